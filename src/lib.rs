@@ -1,0 +1,5 @@
+//! Serinus: an in-cluster canary router.
+//!
+//! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
+
+pub mod model;

@@ -1,0 +1,31 @@
+//! The nouns that two or more rooms speak: names, shares, selectors, endpoints, route specs, outcomes, problems.
+//!
+//! CORE: nothing here waits, reads a clock, draws a random number or logs.
+
+mod cluster;
+mod endpoint;
+mod names;
+mod outcome;
+mod problem;
+mod route;
+mod selector;
+mod share;
+mod time;
+
+pub use cluster::{
+    AddressType, ClusterChange, ClusterKind, Conditions, Pod, PodKey, Service, ServicePort, Slice,
+    SliceEndpoint, SlicePort, StaticEndpoint, TargetRef,
+};
+pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
+pub use names::{
+    Generation, NameError, Namespace, Revision, RouteName, ServiceKey, ServiceKeyError, VersionName,
+};
+pub use outcome::{AnswerReason, ChoiceReason, FailureKind};
+pub use problem::Problem;
+pub use route::{
+    BackendRef, Balance, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
+    VersionSpec,
+};
+pub use selector::{Selector, SelectorError};
+pub use share::{Share, ShareError};
+pub use time::Timestamp;

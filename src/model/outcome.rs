@@ -1,0 +1,88 @@
+//! What became of a request, in the tokens that headers, logs and metrics share.
+
+use serde::Serialize;
+
+macro_rules! tokens {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $token:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $token)] $variant,)*
+        }
+
+        impl $name {
+            /// Every value, in the order of [`Self::index`].
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            /// The fixed token that users see.
+            #[must_use]
+            pub const fn token(self) -> &'static str {
+                match self { $($name::$variant => $token,)* }
+            }
+
+            /// Its place in [`Self::ALL`].
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.token())
+            }
+        }
+    };
+}
+
+tokens! {
+    /// Why a request got its version.
+    ChoiceReason {
+        /// By the split.
+        Weight = "weight",
+        /// By a rule.
+        Rule = "rule",
+        /// By its user's place among the users.
+        Cohort = "cohort",
+        /// Its version had no usable pod, or another version's share came to this one (`onEmpty: spill`).
+        Fallback = "fallback",
+    }
+}
+
+tokens! {
+    /// How an upstream failed an attempt.
+    FailureKind {
+        /// No connection: refused, unreachable, or not in time.
+        Connect = "connect",
+        /// The connection ended before the whole answer had come.
+        Reset = "reset",
+        /// The answer did not come in time.
+        Timeout = "timeout",
+        /// What came was not HTTP.
+        Protocol = "protocol",
+    }
+}
+
+tokens! {
+    /// Why Serinus answered a request itself: the value of `X-Serinus-Reason`.
+    AnswerReason {
+        /// 404: no route has this host and path.
+        NoRoute = "no-route",
+        /// 503: the route matches, and no version has a usable pod.
+        NoEndpoints = "no-endpoints",
+        /// 502: no pod that was tried took the connection.
+        ConnectFailed = "connect-failed",
+        /// 502: the pod ended the connection before it had answered.
+        UpstreamReset = "upstream-reset",
+        /// 502: the pod's answer was not HTTP.
+        UpstreamProtocol = "upstream-protocol",
+        /// 504: the pod did not answer in time.
+        Timeout = "timeout",
+        /// 400: the request was malformed.
+        BadRequest = "bad-request",
+        /// 405: the method is not for a router (CONNECT, TRACE).
+        MethodNotAllowed = "method-not-allowed",
+        /// 500: a fault of Serinus itself.
+        Internal = "internal",
+    }
+}
