@@ -3,3 +3,4 @@
 //! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
 
 pub mod model;
+pub mod telemetry;

@@ -158,7 +158,7 @@ impl FromStr for HostMatch {
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         let host = host.strip_suffix('.').unwrap_or(host);
-        if !(address && !suffix) && (host.len() > 253 || !host.split('.').all(label)) {
+        if (suffix || !address) && (host.len() > 253 || !host.split('.').all(label)) {
             return refuse(
                 "use letters, digits, `-` and `.`, as in shop.example.com (non-ASCII names as punycode)",
             );

@@ -126,7 +126,7 @@ impl fmt::Display for Share {
 impl Serialize for Share {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Whole percents as integers: `5`, not `5.0`.
-        if self.0 % 10_000 == 0 {
+        if self.0.is_multiple_of(10_000) {
             serializer.serialize_u32(self.0 / 10_000)
         } else {
             serializer.serialize_f64(self.percent())

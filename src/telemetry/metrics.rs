@@ -1,0 +1,150 @@
+//! Every metric: its name, its help text, its labels.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// `serinus_requests_total`: route, version, code, reason.
+pub const REQUESTS: Name =
+    Name("serinus_requests_total", "Requests that got a version, by answer and by why it was chosen.");
+/// `serinus_request_duration_seconds`: route, version.
+pub const REQUEST_DURATION: Name =
+    Name("serinus_request_duration_seconds", "From the request's head to the end of its answer, in seconds.");
+/// `serinus_unrouted_requests_total`: reason.
+pub const UNROUTED: Name =
+    Name("serinus_unrouted_requests_total", "Requests that Serinus answered before a version was chosen.");
+/// `serinus_upstream_failures_total`: route, version, kind.
+pub const UPSTREAM_FAILURES: Name =
+    Name("serinus_upstream_failures_total", "Attempts that an upstream failed.");
+/// `serinus_retries_total`: route, version, outcome.
+pub const RETRIES: Name =
+    Name("serinus_retries_total", "Requests that were tried on another pod, by how that ended.");
+/// `serinus_version_weight_ratio`: route, version.
+pub const WEIGHT: Name = Name("serinus_version_weight_ratio", "The share asked for, from 0 to 1.");
+/// `serinus_version_effective_weight_ratio`: route, version.
+pub const EFFECTIVE_WEIGHT: Name = Name(
+    "serinus_version_effective_weight_ratio",
+    "The share in force after versions without pods gave theirs away.",
+);
+/// `serinus_endpoints`: route, version, state.
+pub const ENDPOINTS: Name = Name("serinus_endpoints", "Endpoints of a version, by state.");
+/// `serinus_active_requests`: route, version.
+pub const ACTIVE_REQUESTS: Name = Name("serinus_active_requests", "Requests being served.");
+/// `serinus_route_problems`: route.
+pub const PROBLEMS: Name = Name("serinus_route_problems", "Problems of a route that `status` shows.");
+
+/// A metric's name and help text.
+#[derive(Clone, Copy, Debug)]
+pub struct Name(pub &'static str, pub &'static str);
+
+/// A router's own counters and gauges, and the events that move them.
+#[derive(Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    pub(super) generation: IntGauge,
+    pub(super) swaps: IntCounter,
+    pub(super) compile_seconds: Histogram,
+    pub(super) reloads: IntCounterVec,
+    pub(super) watch_events: IntCounterVec,
+    pub(super) watch_connected: IntGaugeVec,
+    pub(super) state_saves: IntCounterVec,
+    connections: IntGaugeVec,
+    accept_errors: IntCounterVec,
+}
+
+/// Seconds that a compile takes: 100 µs to 1.6 s.
+const COMPILE_BUCKETS: [f64; 8] = [0.000_1, 0.000_4, 0.001_6, 0.005, 0.025, 0.1, 0.4, 1.6];
+
+impl Telemetry {
+    /// Counters at zero.
+    ///
+    /// # Errors
+    /// When two metrics have the same name: a fault of this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+                let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+                registry.register(Box::new(counters.clone()))?;
+                Ok(counters)
+            };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok(gauges)
+        };
+        let generation =
+            IntGauge::new("serinus_table_generation", "The number of the routing table in force.")?;
+        let swaps = IntCounter::new("serinus_table_swaps_total", "Routing tables published.")?;
+        let compile_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "serinus_table_compile_seconds",
+                "Time to compile a routing table, in seconds.",
+            )
+            .buckets(COMPILE_BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(generation.clone()))?;
+        registry.register(Box::new(swaps.clone()))?;
+        registry.register(Box::new(compile_seconds.clone()))?;
+        let build = gauges("serinus_build_info", "1, with the version of Serinus.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            generation,
+            swaps,
+            compile_seconds,
+            reloads: counters(
+                "serinus_config_reloads_total",
+                "Times the config file was read, by result.",
+                &["result"],
+            )?,
+            watch_events: counters(
+                "serinus_watch_events_total",
+                "Objects heard of from the Kubernetes API, by kind.",
+                &["kind"],
+            )?,
+            watch_connected: gauges(
+                "serinus_watch_connected",
+                "1 while every watch of this kind is connected, else 0.",
+                &["kind"],
+            )?,
+            state_saves: counters(
+                "serinus_state_saves_total",
+                "Times the state was written, by result.",
+                &["result"],
+            )?,
+            connections: gauges("serinus_active_connections", "Client connections open.", &["listener"])?,
+            accept_errors: counters(
+                "serinus_accept_errors_total",
+                "Connections that could not be accepted (out of file descriptors, for one).",
+                &["listener"],
+            )?,
+            registry,
+        })
+    }
+
+    /// The gauge of a listener's open client connections.
+    #[must_use]
+    pub fn connections(&self, listener: &str) -> IntGauge {
+        self.connections.with_label_values(&[listener])
+    }
+
+    /// The counter of a listener's failed accepts.
+    #[must_use]
+    pub fn accept_errors(&self, listener: &str) -> IntCounter {
+        self.accept_errors.with_label_values(&[listener])
+    }
+
+    /// The Prometheus text of the router's own metrics.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory fails only for a metric without samples, which a registry does not gather.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}

@@ -1,0 +1,13 @@
+//! Logs, the name of every metric, and typed events: one event is its log line and its metric.
+//!
+//! One [`Telemetry`] belongs to one router; tests run several side by side. What the request path counts is kept with
+//! the routes (`routing::tally`) and is only named here.
+
+mod access_log;
+mod events;
+mod logs;
+pub mod metrics;
+
+pub use access_log::{AccessEntry, AccessLog, AccessLogError};
+pub use logs::{LogFormat, init as init_logs};
+pub use metrics::Telemetry;
