@@ -3,4 +3,6 @@
 //! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
 
 pub mod model;
+pub mod routing;
+pub mod state;
 pub mod telemetry;

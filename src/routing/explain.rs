@@ -1,0 +1,125 @@
+//! What a request would get, and why: for `serinus explain`.
+
+use serde::Serialize;
+
+use crate::model::{ChoiceReason, Revision, RouteName, Share, VersionName};
+
+use super::matcher::MatchedBy;
+use super::table::{Route, RoutingTable};
+
+/// What a request would get, and why. Asking changes nothing: the split does not move.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The route; nothing when none matches, which is answered 404.
+    pub route: Option<RouteName>,
+    /// The revision of its weights.
+    pub revision: Option<Revision>,
+    /// The version, when only one is possible.
+    pub version: Option<VersionName>,
+    /// What decides the version: `weight`, or `fallback` when its share comes from a version without pods.
+    pub rule: Option<ChoiceReason>,
+    /// The endpoint, when only one is possible.
+    pub endpoint: Option<String>,
+    /// Each version that is possible, with the chance that it is the one, in percent.
+    pub versions: Vec<VersionOdds>,
+    /// Why, step by step, in words.
+    pub why: Vec<String>,
+}
+
+/// A version that a request may get.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionOdds {
+    /// Its name.
+    pub name: VersionName,
+    /// The chance that a request gets it, in percent.
+    pub percent: Share,
+    /// The endpoints among which it would be sent.
+    pub endpoints: Vec<String>,
+}
+
+/// How many endpoints of a version are listed.
+const ENDPOINTS_SHOWN: usize = 20;
+
+impl RoutingTable {
+    /// What a request for this host and path would get.
+    #[must_use]
+    pub fn explain(&self, host: &str, path: &str) -> Explanation {
+        let Some((route, matched)) = self.find(host, path) else {
+            let why = format!("no route takes host `{host}` with path `{path}`: answered 404 (no-route)");
+            return Explanation {
+                route: None,
+                revision: None,
+                version: None,
+                rule: None,
+                endpoint: None,
+                versions: Vec::new(),
+                why: vec![why],
+            };
+        };
+        let host = match matched.host {
+            MatchedBy::Exact => format!("host `{host}` is its own"),
+            MatchedBy::Part(_) => format!("host `{host}` is under its suffix"),
+            MatchedBy::Regex | MatchedBy::Every => "it takes every host that no other route names".to_owned(),
+        };
+        let path = match matched.path {
+            MatchedBy::Exact => format!("path `{path}` is exactly its own"),
+            MatchedBy::Part(0) => format!("path `{path}` is under its prefix `/`"),
+            MatchedBy::Part(length) => {
+                format!("path `{path}` is under its prefix `{}`", path.get(..length).unwrap_or(path))
+            }
+            MatchedBy::Regex | MatchedBy::Every => format!("path `{path}` matches its regular expression"),
+        };
+        let mut explanation = route.explain();
+        explanation.why.insert(0, format!("route `{}`: {host}; {path}", route.name()));
+        explanation
+    }
+}
+
+impl Route {
+    fn explain(&self) -> Explanation {
+        let mut why = Vec::new();
+        for version in &self.versions {
+            let (name, asked, effective) = (&version.name, version.asked, version.effective);
+            why.push(match (asked == effective, version.candidates.len()) {
+                (true, n) => format!("version `{name}`: {asked} % by weight, among {n} endpoints"),
+                (false, 0) => format!("version `{name}`: {asked} % by weight, but it has no usable pod: given away"),
+                (false, n) => format!(
+                    "version `{name}`: {asked} % by weight, {effective} % with the share of versions without pods, \
+                     among {n} endpoints"
+                ),
+            });
+        }
+        why.extend(self.problems.iter().map(ToString::to_string));
+        let possible = |v: &&super::Version| v.effective > Share::ZERO;
+        let versions: Vec<_> = self.versions.iter().filter(possible).collect();
+        let only = match versions.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        };
+        if only.is_some_and(|v| v.candidates.is_empty()) {
+            why.push("no endpoint is usable: answered 503 (no-endpoints)".to_owned());
+        }
+        let fallback = versions.iter().any(|v| v.asked == Share::ZERO);
+        Explanation {
+            route: Some(self.name().clone()),
+            revision: Some(self.revision),
+            version: only.map(|v| v.name.clone()),
+            rule: Some(if fallback { ChoiceReason::Fallback } else { ChoiceReason::Weight }),
+            endpoint: only.and_then(|v| match v.candidates.as_slice() {
+                [endpoint] => Some(endpoint.id.address.to_string()),
+                _ => None,
+            }),
+            versions: versions
+                .into_iter()
+                .map(|v| VersionOdds {
+                    name: v.name.clone(),
+                    percent: v.effective,
+                    endpoints: v.candidates.iter().take(ENDPOINTS_SHOWN).map(|e| e.id.to_string()).collect(),
+                })
+                .collect(),
+            why,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Which route a host and a path belong to.
+//!
+//! The precedence is the Gateway API's (HTTPRouteRule): the most specific host first — exact, then the longest suffix, then
+//! every host — and in it an exact path, then a regular expression (the longest pattern first), then the longest prefix. A
+//! host without a route for the path hands on to the next less specific one. Nothing here grows with the number of routes,
+//! regular expressions aside: those of one host are run together as one automaton.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use regex::RegexSet;
+
+use crate::model::{HostMatch, PathMatch, RouteSpec};
+
+/// The place of a route in its table.
+pub type RouteIndex = usize;
+
+/// The routes by host and path.
+#[derive(Debug, Default)]
+pub struct Matcher {
+    exact: HashMap<Box<str>, Paths>,
+    suffixes: HashMap<Box<str>, Paths>,
+    every: Paths,
+}
+
+/// The longest host that can be in the maps (RFC 1035 §2.3.4).
+const LONGEST_HOST: usize = 255;
+
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Box<str>, RouteIndex>,
+    prefixes: HashMap<Box<str>, RouteIndex>,
+    longest_prefix: usize,
+    /// Longest pattern first.
+    regexes: Vec<(String, RouteIndex)>,
+    regex_set: Option<RegexSet>,
+}
+
+/// Why a request belongs to its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// The route.
+    pub route: RouteIndex,
+    /// How its host was found.
+    pub host: MatchedBy,
+    /// How its path was found.
+    pub path: MatchedBy,
+}
+
+/// How a host or a path was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchedBy {
+    /// Just this one.
+    Exact,
+    /// By a host suffix of this length, or a path prefix of this length.
+    Part(usize),
+    /// By a regular expression.
+    Regex,
+    /// By a route that takes every host.
+    Every,
+}
+
+impl Matcher {
+    /// The matcher of these routes; where two claim the same host and path, the first has it.
+    #[must_use]
+    pub fn new(routes: &[Arc<RouteSpec>]) -> Self {
+        let mut matcher = Self::default();
+        for (index, route) in routes.iter().enumerate() {
+            if route.hosts.is_empty() {
+                matcher.every.add(route, index);
+            }
+            for host in &route.hosts {
+                let (map, host) = match host {
+                    HostMatch::Exact(host) => (&mut matcher.exact, host),
+                    HostMatch::Suffix(host) => (&mut matcher.suffixes, host),
+                };
+                map.entry(host.as_str().into()).or_default().add(route, index);
+            }
+        }
+        let groups = matcher.exact.values_mut().chain(matcher.suffixes.values_mut());
+        groups.chain(std::iter::once(&mut matcher.every)).for_each(Paths::finish);
+        matcher
+    }
+
+    /// The route of a request: `host` as in the Host header (a port and upper case do not matter), `path` without the
+    /// query.
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str) -> Option<Matched> {
+        let mut buffer = [0_u8; LONGEST_HOST];
+        if !(self.exact.is_empty() && self.suffixes.is_empty())
+            && let Some(host) = plain_host(host, &mut buffer)
+        {
+            let found = |paths: Option<&Paths>, by: MatchedBy| {
+                let (route, path) = paths?.find(path)?;
+                Some(Matched { route, host: by, path })
+            };
+            if let Some(matched) = found(self.exact.get(host), MatchedBy::Exact) {
+                return Some(matched);
+            }
+            let mut rest = host;
+            while let Some((_, suffix)) = rest.split_once('.').filter(|_| !self.suffixes.is_empty()) {
+                if let Some(matched) = found(self.suffixes.get(suffix), MatchedBy::Part(suffix.len())) {
+                    return Some(matched);
+                }
+                rest = suffix;
+            }
+        }
+        let (route, path) = self.every.find(path)?;
+        Some(Matched { route, host: MatchedBy::Every, path })
+    }
+}
+
+/// The host in lower case, without port and trailing dot; nothing when it is too long to be one.
+fn plain_host<'a>(host: &'a str, buffer: &'a mut [u8; LONGEST_HOST]) -> Option<&'a str> {
+    let host = match (host.starts_with('['), host.find(']'), host.rsplit_once(':')) {
+        (true, Some(end), _) => host.get(..=end)?,
+        (false, _, Some((host, _port))) => host,
+        _ => host,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if !host.bytes().any(|b| b.is_ascii_uppercase()) {
+        return (host.len() <= LONGEST_HOST).then_some(host);
+    }
+    let lower = buffer.get_mut(..host.len())?;
+    lower.copy_from_slice(host.as_bytes());
+    lower.make_ascii_lowercase();
+    std::str::from_utf8(lower).ok()
+}
+
+impl Paths {
+    fn add(&mut self, route: &RouteSpec, index: RouteIndex) {
+        if route.paths.is_empty() {
+            self.prefixes.entry("".into()).or_insert(index);
+        }
+        for path in &route.paths {
+            match path {
+                PathMatch::Exact(path) => {
+                    self.exact.entry(path.as_str().into()).or_insert(index);
+                }
+                PathMatch::Prefix(path) => {
+                    self.longest_prefix = self.longest_prefix.max(path.len());
+                    self.prefixes.entry(path.as_str().into()).or_insert(index);
+                }
+                PathMatch::Regex(regex) => self.regexes.push((regex.as_str().to_owned(), index)),
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.regexes.is_empty() {
+            return;
+        }
+        self.regexes.sort_by_key(|(pattern, index)| (std::cmp::Reverse(pattern.len()), *index));
+        // Each pattern was compiled when the config was checked; together they may be larger than one alone.
+        let patterns = self.regexes.iter().map(|(pattern, _)| pattern);
+        self.regex_set = regex::RegexSetBuilder::new(patterns).size_limit(256 << 20).build().ok();
+    }
+
+    fn find(&self, path: &str) -> Option<(RouteIndex, MatchedBy)> {
+        if !self.exact.is_empty()
+            && let Some(route) = self.exact.get(path)
+        {
+            return Some((*route, MatchedBy::Exact));
+        }
+        if let Some(set) = &self.regex_set
+            && let Some(route) = set.matches(path).iter().next().and_then(|first| self.regexes.get(first))
+        {
+            return Some((route.1, MatchedBy::Regex));
+        }
+        // The path itself, then each of its ancestors. No prefix is longer than the longest, so that a path of a
+        // thousand slashes costs no more than the config's own prefixes do.
+        let mut end = path.len();
+        loop {
+            if end <= self.longest_prefix
+                && let Some(route) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
+            {
+                return Some((*route, MatchedBy::Part(end)));
+            }
+            end = path.as_bytes().get(..end)?.iter().rposition(|b| *b == b'/')?;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "matcher_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! The immutable table that requests are routed by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{
+    ChoiceReason, EndpointPhase, Generation, PodKey, Problem, Revision, RouteName, RouteSpec, Share,
+    VersionName,
+};
+
+use super::balance::Balancer;
+use super::matcher::{Matched, Matcher, RouteIndex};
+use super::split::Split;
+use super::tally::Tally;
+use super::{Endpoint, InFlight};
+
+/// Everything that routing a request needs; replaced as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct RoutingTable {
+    pub(super) generation: Generation,
+    pub(super) matcher: Arc<Matcher>,
+    pub(super) routes: Vec<Arc<Route>>,
+    pub(super) by_name: Arc<HashMap<RouteName, RouteIndex>>,
+}
+
+impl RoutingTable {
+    /// Its number.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The route of a request, and how it was found; see [`Matcher::find`].
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str) -> Option<(&Arc<Route>, Matched)> {
+        let matched = self.matcher.find(host, path)?;
+        self.routes.get(matched.route).map(|route| (route, matched))
+    }
+
+    /// Every route, in the order of the config.
+    #[must_use]
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// The route of this name.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.by_name.get(name).and_then(|index| self.routes.get(*index))
+    }
+}
+
+/// A route with its versions' endpoints.
+#[derive(Debug)]
+pub struct Route {
+    /// What was asked for.
+    pub spec: Arc<RouteSpec>,
+    /// The revision of the weights in force.
+    pub revision: Revision,
+    /// Its versions, in the order of the spec: stable first.
+    pub versions: Vec<Version>,
+    /// Endpoints that belong to no version and get no traffic: address, pod, and whether only its labels are awaited.
+    pub unassigned: Vec<Unassigned>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+    pub(super) split: Split,
+    pub(super) fallback: Fallback,
+}
+
+/// An endpoint that belongs to no version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unassigned {
+    /// Where it is.
+    pub address: std::net::SocketAddr,
+    /// Its pod.
+    pub pod: Option<PodKey>,
+    /// Its labels have not arrived yet (semantics §1.2).
+    pub labels_pending: bool,
+}
+
+/// Who gets a request that fell to a version without a usable endpoint (semantics §2.4).
+#[derive(Clone, Debug)]
+pub(super) enum Fallback {
+    /// Nobody: it is answered 503.
+    Nobody,
+    /// The others, by this split.
+    Others(Split),
+}
+
+/// The version of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Its place in [`Route::versions`].
+    pub version: usize,
+    /// Why.
+    pub reason: ChoiceReason,
+}
+
+impl Route {
+    /// The version of the next request; `random` gives 64 random bits a call. Takes one step of the split.
+    ///
+    /// Nothing only when no version has a share, which a compiled route never has.
+    pub fn choose(&self, mut random: impl FnMut() -> u64) -> Option<Choice> {
+        let drawn = self.split.draw(&mut random)?;
+        if self.versions.get(drawn).is_some_and(|v| !v.candidates.is_empty()) {
+            return Some(Choice { version: drawn, reason: ChoiceReason::Weight });
+        }
+        Some(match &self.fallback {
+            Fallback::Nobody => Choice { version: drawn, reason: ChoiceReason::Weight },
+            Fallback::Others(split) => match split.draw(random) {
+                Some(version) => Choice { version, reason: ChoiceReason::Fallback },
+                None => Choice { version: drawn, reason: ChoiceReason::Weight },
+            },
+        })
+    }
+
+    /// The name of the route.
+    #[must_use]
+    pub fn name(&self) -> &RouteName {
+        &self.spec.name
+    }
+}
+
+/// One version of a route with its endpoints.
+#[derive(Debug)]
+pub struct Version {
+    /// Its name.
+    pub name: VersionName,
+    /// The share asked for.
+    pub asked: Share,
+    /// The share in force, after versions without a usable endpoint gave theirs away.
+    pub effective: Share,
+    /// What is counted of it.
+    pub tally: Arc<Tally>,
+    /// All its endpoints, whatever their state.
+    pub members: Vec<Member>,
+    pub(super) candidates: Vec<Arc<Endpoint>>,
+    pub(super) balancer: Balancer,
+    /// How many requests it had got when the revision in force began.
+    pub(super) begun_before: u64,
+}
+
+/// An endpoint of a version, and what the cluster says of it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Where it is in its life.
+    pub phase: EndpointPhase,
+}
+
+impl Version {
+    /// An endpoint for the next request: one that `tried` does not hold of, if there is one.
+    pub fn pick(&self, tried: impl Fn(&Endpoint) -> bool, random: impl FnMut() -> u64) -> Option<InFlight> {
+        self.balancer.pick(&self.candidates, tried, random).map(InFlight::begin)
+    }
+
+    /// The endpoints that get requests.
+    #[must_use]
+    pub fn candidates(&self) -> &[Arc<Endpoint>] {
+        &self.candidates
+    }
+
+    /// How many requests it got under the revision in force.
+    #[must_use]
+    pub fn requests_of_revision(&self) -> u64 {
+        self.tally.begun().saturating_sub(self.begun_before)
+    }
+}

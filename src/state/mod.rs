@@ -1,0 +1,236 @@
+//! What should be true now: the routes asked for, their weights and revisions, and what the cluster has.
+//!
+//! CORE: plain synchronous methods; time is an argument. One task owns a [`Desired`] (`control`); nothing here is shared.
+
+mod cluster;
+mod resolve;
+mod revisions;
+mod saved;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{
+    BackendRef, ClusterChange, Revision, RouteName, RouteSpec, ServiceKey, Share, StaticEndpoint, Timestamp,
+    VersionName,
+};
+
+pub use cluster::Cluster;
+pub use resolve::{Resolved, ResolvedEndpoint};
+pub use revisions::{RevisionEntry, RouteWeights, Source, WeightsError};
+pub use saved::{SAVED_FORMAT, SavedRoute, SavedState};
+
+use revisions::Outcome;
+
+/// Everything a routing table is compiled from.
+#[derive(Debug, Default)]
+pub struct Desired {
+    routes: Vec<Arc<RouteSpec>>,
+    weights: HashMap<RouteName, RouteWeights>,
+    retired: BTreeMap<RouteName, SavedRoute>,
+    cluster: Cluster,
+    statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
+}
+
+/// What a change touched, so that a compile looks at nothing else.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// The list of routes itself: everything is compiled anew.
+    pub everything: bool,
+    /// Services whose endpoints may have changed.
+    pub services: HashSet<ServiceKey>,
+    /// Routes whose weights changed.
+    pub routes: HashSet<RouteName>,
+    /// Addresses that the cluster said something new about: a refused connection is forgiven (semantics §2.2).
+    pub spoken_of: HashSet<IpAddr>,
+}
+
+impl Touched {
+    /// Nothing was touched.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.everything && self.services.is_empty() && self.routes.is_empty() && self.spoken_of.is_empty()
+    }
+
+    /// Both.
+    pub fn merge(&mut self, other: Touched) {
+        self.everything |= other.everything;
+        self.services.extend(other.services);
+        self.routes.extend(other.routes);
+        self.spoken_of.extend(other.spoken_of);
+    }
+}
+
+/// Who asked for a change of weights, and why.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where it came from.
+    pub source: Source,
+    /// Who, if that is known.
+    pub who: Option<String>,
+    /// Why, in the asker's words.
+    pub reason: Option<String>,
+    /// Only if this is still the revision in force (`If-Match`).
+    pub expected: Option<Revision>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How many routes that left the config are remembered, so that one that comes back keeps its history.
+const RETIRED_KEPT: usize = 256;
+
+impl Desired {
+    /// The state with what an earlier run saved.
+    #[must_use]
+    pub fn restored(saved: SavedState) -> Self {
+        Self { retired: saved.routes, ..Self::default() }
+    }
+
+    /// The routes, in the order of the config.
+    #[must_use]
+    pub fn routes(&self) -> &[Arc<RouteSpec>] {
+        &self.routes
+    }
+
+    /// The weights and history of a route.
+    #[must_use]
+    pub fn weights(&self, route: &RouteName) -> Option<&RouteWeights> {
+        self.weights.get(route)
+    }
+
+    /// What the cluster has.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The endpoints of a backend, from hand-given pods or from the cluster.
+    #[must_use]
+    pub fn resolve(&self, backend: &BackendRef) -> Resolved {
+        match &self.statics {
+            Some(statics) => resolve::from_statics(statics, backend),
+            None => self.cluster.resolve(backend),
+        }
+    }
+
+    /// Whether everything that the routes need is known (`/readyz`).
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.statics.is_some() || self.routes.iter().flat_map(|r| r.services()).all(|s| self.cluster.knows(s))
+    }
+
+    /// Every Service that a route needs to know.
+    #[must_use]
+    pub fn wanted_services(&self) -> std::collections::BTreeSet<ServiceKey> {
+        self.routes.iter().flat_map(|r| r.services()).cloned().collect()
+    }
+
+    /// A config came into force.
+    ///
+    /// Weights follow contract §4: the file counts as a change only for routes whose weights in it differ from those
+    /// last seen in it; every other route keeps the weights it has. Returns what was touched and the routes whose
+    /// weights changed.
+    pub fn set_routes(
+        &mut self,
+        routes: Vec<RouteSpec>,
+        statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
+        at: Timestamp,
+    ) -> (Touched, Vec<RouteName>) {
+        let mut changed = Vec::new();
+        let mut kept = HashMap::new();
+        for spec in &routes {
+            let before = self
+                .weights
+                .remove(&spec.name)
+                .or_else(|| self.retired.remove(&spec.name).map(RouteWeights::from_saved));
+            let first = before.as_ref().is_none_or(|w| w.revision() == Revision(0));
+            let mut weights = before.unwrap_or_default();
+            if weights.adopt_file(spec, at) == Outcome::Changed && !first {
+                changed.push(spec.name.clone());
+            }
+            kept.insert(spec.name.clone(), weights);
+        }
+        for (name, weights) in std::mem::replace(&mut self.weights, kept) {
+            self.retired.insert(name, weights.to_saved());
+        }
+        while self.retired.len() > RETIRED_KEPT {
+            let oldest =
+                self.retired.iter().min_by_key(|(_, saved)| saved.changed_at()).map(|(name, _)| name.clone());
+            if let Some(name) = oldest {
+                self.retired.remove(&name);
+            }
+        }
+        self.routes = routes.into_iter().map(Arc::new).collect();
+        self.statics = statics;
+        (Touched { everything: true, ..Touched::default() }, changed)
+    }
+
+    /// Something was heard from the cluster.
+    pub fn apply_cluster(&mut self, change: ClusterChange) -> Touched {
+        self.cluster.apply(change)
+    }
+
+    /// Asks for weights: versions left out keep theirs, stable takes the rest.
+    ///
+    /// # Errors
+    /// When the route or a version is unknown, the weights do not fit, or the revision is not the expected one.
+    /// Nothing is changed then.
+    pub fn set_weights(
+        &mut self,
+        route: &str,
+        asked: &BTreeMap<String, Share>,
+        request: Request,
+    ) -> Result<Touched, WeightsError> {
+        let (spec, weights) = self.route_mut(route)?;
+        let outcome = weights.set(&spec, asked, request)?;
+        Ok(touched_route(&spec.name, outcome))
+    }
+
+    /// Goes back to the weights of revision `to`, or of the one before the one in force.
+    ///
+    /// # Errors
+    /// When the route or the revision is unknown, there is none before, or a version it names is gone.
+    pub fn undo(
+        &mut self,
+        route: &str,
+        to: Option<Revision>,
+        request: Request,
+    ) -> Result<Touched, WeightsError> {
+        let (spec, weights) = self.route_mut(route)?;
+        let outcome = weights.undo(&spec, to, request)?;
+        Ok(touched_route(&spec.name, outcome))
+    }
+
+    /// What must survive a restart.
+    #[must_use]
+    pub fn to_saved(&self) -> SavedState {
+        let mut routes = self.retired.clone();
+        routes.extend(self.weights.iter().map(|(name, weights)| (name.clone(), weights.to_saved())));
+        SavedState { format: SAVED_FORMAT, routes }
+    }
+
+    fn route_mut(&mut self, route: &str) -> Result<(Arc<RouteSpec>, &mut RouteWeights), WeightsError> {
+        let spec = self.routes.iter().find(|r| r.name.as_str() == route);
+        match (spec, self.weights.get_mut(route)) {
+            (Some(spec), Some(weights)) => Ok((Arc::clone(spec), weights)),
+            _ => Err(WeightsError::UnknownRoute {
+                route: route.chars().take(80).collect(),
+                known: self.routes.iter().map(|r| r.name.clone()).collect(),
+            }),
+        }
+    }
+}
+
+fn touched_route(route: &RouteName, outcome: Outcome) -> Touched {
+    match outcome {
+        Outcome::Changed => Touched { routes: HashSet::from([route.clone()]), ..Touched::default() },
+        Outcome::Unchanged => Touched::default(),
+    }
+}
+
+/// A split in the words of a log line: `v1=99.9 v2=0.1`.
+#[must_use]
+pub fn show_split(split: &[(VersionName, Share)]) -> String {
+    split.iter().map(|(version, share)| format!("{version}={share}")).collect::<Vec<_>>().join(" ")
+}
