@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::model::{ChoiceReason, FailureKind};
+use crate::model::{AnswerReason, ChoiceReason, FailureKind};
 
 /// The upper bounds of the latency buckets, in microseconds: 1, 1.5, 2, 3, 5, 7 of each decade from 100 µs to 100 s.
 pub const LATENCY_BOUNDS: [u64; 37] = [
@@ -121,6 +121,25 @@ impl Tally {
     #[must_use]
     pub fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
+    }
+}
+
+/// The count of requests that Serinus answered before a version was chosen, by reason.
+#[derive(Debug, Default)]
+pub struct Unrouted([AtomicU64; AnswerReason::ALL.len()]);
+
+impl Unrouted {
+    /// One more.
+    pub fn add(&self, reason: AnswerReason) {
+        if let Some(count) = self.0.get(reason.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Every reason that came up, and how often.
+    pub fn counts(&self) -> impl Iterator<Item = (AnswerReason, u64)> {
+        let counts = AnswerReason::ALL.iter().zip(&self.0);
+        counts.map(|(reason, count)| (*reason, count.load(Ordering::Relaxed))).filter(|(_, count)| *count > 0)
     }
 }
 

@@ -1,0 +1,306 @@
+//! The phases of a request, one short function each.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+use tokio::sync::mpsc;
+
+use crate::model::{AnswerReason, FailureKind, Timestamp};
+use crate::routing::RoutingTable;
+use crate::routing::tally::{RetryOutcome, Unrouted};
+use crate::telemetry::{AccessEntry, AccessLog};
+
+use super::failure::{self, ConnectFailure};
+use super::request::{Request, Routed};
+use super::{Refusal, answer, headers};
+
+/// The table in force: one writer, and every request reads it once.
+pub type Published = Arc<ArcSwap<RoutingTable>>;
+
+/// How long a connection to a pod may take (semantics §4.4).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a pod may leave a request without a byte of an answer (semantics §4.4).
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection to a pod is kept idle. Shorter than what servers use (Node 5 s aside, most 60 s and more), so that
+/// it is this side that closes it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many endpoints a request is tried on.
+pub(super) const ATTEMPTS: usize = 4;
+
+/// What a gateway needs besides the table.
+#[derive(Debug)]
+pub struct GatewayOptions {
+    /// Where requests are logged, if they are.
+    pub access_log: Option<AccessLog>,
+    /// Where endpoints that refuse a connection are told of.
+    pub refusals: mpsc::Sender<Refusal>,
+    /// The count of requests that found no version.
+    pub unrouted: Arc<Unrouted>,
+}
+
+/// Routes each request by the table in force when it came.
+#[derive(Debug)]
+pub struct Gateway {
+    table: Published,
+    options: GatewayOptions,
+}
+
+impl Gateway {
+    /// A gateway that routes by what is published in `table`.
+    #[must_use]
+    pub fn new(table: Published, options: GatewayOptions) -> Self {
+        Self { table, options }
+    }
+
+    /// Finds the route and the version; or the reason to answer at once.
+    fn route(&self, header: &RequestHeader) -> Result<Routed, AnswerReason> {
+        if header.method == http::Method::TRACE {
+            return Err(AnswerReason::MethodNotAllowed);
+        }
+        let host = host_of(header)?;
+        let table = self.table.load();
+        let (route, _) = table.find(host, header.uri.path()).ok_or(AnswerReason::NoRoute)?;
+        let choice = route.choose(|| fastrand::u64(..)).ok_or(AnswerReason::NoEndpoints)?;
+        let routed = Routed { route: Arc::clone(route), choice, at: None, tried: Default::default() };
+        if let Some(version) = routed.version() {
+            version.tally.begin();
+        }
+        Ok(routed)
+    }
+
+    async fn answer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Request,
+        reason: AnswerReason,
+    ) -> pingora::Result<()> {
+        ctx.answer = Some(reason);
+        answer::send(session, reason).await
+    }
+
+    /// An endpoint refused a connection: it gets no new request until better is heard of it (semantics §2.2).
+    fn refused(&self, routed: &Routed) {
+        let Some(endpoint) = routed.at.as_ref().map(|at| at.endpoint()) else { return };
+        if endpoint.refuse() {
+            // A full queue only means that the table keeps it longer; picks pass it over all the same.
+            let _ = self.options.refusals.try_send(Refusal::new(endpoint, &routed.route));
+        }
+    }
+
+    fn log(&self, session: &Session, ctx: &Request, status: u16, took: Duration) {
+        let Some(log) = &self.options.access_log else { return };
+        let header = session.req_header();
+        let version = ctx.routed.as_ref().and_then(Routed::version);
+        log.write(&AccessEntry {
+            time: Timestamp::from(SystemTime::now()),
+            client: &client(session).map(|ip| ip.to_string()).unwrap_or_default(),
+            method: header.method.as_str(),
+            host: host_of(header).unwrap_or_default(),
+            path: header.uri.path_and_query().map_or("", |p| p.as_str()),
+            status,
+            route: ctx.routed.as_ref().map(|r| r.route.name().as_str()),
+            version: version.map(|v| v.name.as_str()),
+            reason: ctx.routed.as_ref().map(|r| r.choice.reason.token()),
+            answer: ctx.answer.map(AnswerReason::token),
+            upstream: ctx.routed.as_ref().and_then(|r| r.at.as_ref()).map(|at| at.endpoint().id.to_string()),
+            attempts: ctx.routed.as_ref().map_or(0, |r| u32::try_from(r.tried.count()).unwrap_or(u32::MAX)),
+            duration_ms: took.as_secs_f64() * 1_000.0,
+            bytes: session.body_bytes_sent(),
+            request_id: ctx.id.as_str(),
+        });
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Request;
+
+    fn new_ctx(&self) -> Request {
+        Request::new()
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Request) -> pingora::Result<bool> {
+        match self.route(session.req_header()) {
+            Ok(routed) => {
+                let empty = routed.version().is_none_or(|v| v.candidates().is_empty());
+                ctx.routed = Some(routed);
+                if empty {
+                    self.answer(session, ctx, AnswerReason::NoEndpoints).await?;
+                }
+                Ok(empty)
+            }
+            Err(reason) => {
+                self.answer(session, ctx, reason).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Request,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let endpoint = ctx.routed.as_mut().and_then(Routed::advance);
+        let endpoint = endpoint.ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let mut peer = HttpPeer::new(endpoint.id.address, false, String::new());
+        peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
+        peer.options.total_connection_timeout = Some(CONNECT_TIMEOUT);
+        peer.options.read_timeout = Some(READ_TIMEOUT);
+        peer.options.write_timeout = Some(READ_TIMEOUT);
+        peer.options.idle_timeout = Some(IDLE_TIMEOUT);
+        Ok(Box::new(peer))
+    }
+
+    /// Nothing was sent: another endpoint may have it, whatever the method (semantics §4.1).
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Request,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        error.set_retry(false);
+        if let Some(routed) = &ctx.routed {
+            if failure::connect_failure(&error) == ConnectFailure::Refused {
+                self.refused(routed);
+            }
+            if let Some(version) = routed.version() {
+                version.tally.fail(FailureKind::Connect);
+                let tried = routed.tried.count();
+                error.set_retry(tried < ATTEMPTS && tried < version.candidates().len());
+            }
+        }
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        ctx: &mut Request,
+    ) -> pingora::Result<()> {
+        headers::tell_upstream(upstream, client(session), "http", ctx.id.as_str())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Request,
+    ) -> pingora::Result<()> {
+        headers::drop_hop_by_hop(response);
+        if let Some(routed) = &ctx.routed
+            && routed.route.spec.debug_headers
+            && let Some(version) = routed.version()
+        {
+            response.insert_header("X-Serinus-Version", version.name.as_str())?;
+        }
+        Ok(())
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Request,
+        reused: bool,
+    ) -> Box<Error> {
+        // Sent on a connection that the pod had closed meanwhile: repeated if that is safe (semantics §4.2).
+        if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(reused);
+        }
+        let routed = ctx.routed.as_ref();
+        if let Some(kind) = failure::upstream_failure(&error)
+            && let Some(version) = routed.and_then(Routed::version)
+        {
+            version.tally.fail(kind);
+        }
+        if routed.is_none_or(|r| r.tried.count() >= ATTEMPTS) {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Request) -> FailToProxy {
+        let unsent =
+            session.response_written().is_none_or(|r| r.status.is_informational() && r.status != 101);
+        let code = match failure::answer(error).filter(|_| unsent) {
+            Some(reason) => {
+                // An answer that cannot be sent is the client's loss alone; the connection ends either way.
+                let _ = self.answer(session, ctx, reason).await;
+                answer::status(reason)
+            }
+            None => 0,
+        };
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Request) {
+        let status = match session.response_written() {
+            Some(response) => response.status.as_u16(),
+            None => failure::CLIENT_CLOSED,
+        };
+        let took = ctx.started.elapsed();
+        match (&ctx.routed, ctx.answer) {
+            (Some(routed), _) => {
+                if let Some(version) = routed.version() {
+                    version.tally.end(routed.choice.reason, status, took);
+                    if routed.tried.count() > 1 {
+                        let failed = error.is_some_and(|e| *e.esource() != pingora::ErrorSource::Downstream);
+                        version.tally.retried(if failed {
+                            RetryOutcome::Failure
+                        } else {
+                            RetryOutcome::Success
+                        });
+                    }
+                }
+            }
+            (None, reason) => self.options.unrouted.add(reason.unwrap_or(AnswerReason::BadRequest)),
+        }
+        self.log(session, ctx, status, took);
+    }
+
+    /// Failures are counted, answered with their reason and written to the access log; a line each in the log of events
+    /// would let any client fill it.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Request, error: &Error) -> bool {
+        tracing::debug!(%error, "request failed");
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Request,
+        error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        tracing::debug!(%error, "trying another endpoint");
+        true
+    }
+}
+
+/// The host that was asked for: of the target where it has one (RFC 9112 §3.2.2), else of the Host header. HTTP/1.0 needs none.
+fn host_of(header: &RequestHeader) -> Result<&str, AnswerReason> {
+    if let Some(authority) = header.uri.authority() {
+        return Ok(authority.as_str());
+    }
+    match header.headers.get(http::header::HOST).map(http::HeaderValue::to_str) {
+        Some(Ok(host)) => Ok(host),
+        None if header.version == http::Version::HTTP_10 => Ok(""),
+        None | Some(Err(_)) => Err(AnswerReason::BadRequest),
+    }
+}
+
+fn client(session: &Session) -> Option<std::net::IpAddr> {
+    session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip)
+}

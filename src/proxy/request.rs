@@ -1,0 +1,107 @@
+//! What is known of one request while it is served.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::model::{AnswerReason, EndpointId};
+use crate::routing::{Choice, Endpoint, InFlight, Route, Version};
+
+/// What is known of one request while it is served; ends with it.
+#[derive(Debug)]
+pub struct Request {
+    pub(super) started: Instant,
+    pub(super) routed: Option<Routed>,
+    /// Serinus answers it itself, and why.
+    pub(super) answer: Option<AnswerReason>,
+    pub(super) id: RequestId,
+}
+
+/// A request that found its route and version.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) route: Arc<Route>,
+    pub(super) choice: Choice,
+    /// Where it is now.
+    pub(super) at: Option<InFlight>,
+    /// Where it was tried, the present endpoint included.
+    pub(super) tried: Tried,
+}
+
+impl Request {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), routed: None, answer: None, id: RequestId::random() }
+    }
+}
+
+impl Routed {
+    pub(super) fn version(&self) -> Option<&Version> {
+        self.route.versions.get(self.choice.version)
+    }
+
+    /// Moves to an endpoint that was not tried yet, if there is one.
+    pub(super) fn advance(&mut self) -> Option<&Arc<Endpoint>> {
+        let tried = &self.tried;
+        let next = self.version()?.pick(|endpoint| tried.has(&endpoint.id), || fastrand::u64(..))?;
+        self.tried.add(next.endpoint());
+        // The one before is left only now, so that it does not look idle to this pick.
+        self.at = Some(next);
+        self.at.as_ref().map(InFlight::endpoint)
+    }
+}
+
+/// The endpoints that a request was sent to: the first without an allocation.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    first: Option<Arc<Endpoint>>,
+    more: Vec<Arc<Endpoint>>,
+}
+
+impl Tried {
+    fn has(&self, id: &EndpointId) -> bool {
+        self.first.iter().chain(&self.more).any(|tried| tried.id == *id)
+    }
+
+    fn add(&mut self, endpoint: &Arc<Endpoint>) {
+        match self.first {
+            None => self.first = Some(Arc::clone(endpoint)),
+            Some(_) => self.more.push(Arc::clone(endpoint)),
+        }
+    }
+
+    /// How many attempts there were.
+    pub(super) fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+}
+
+/// A random id of 32 hexadecimal digits, for `X-Request-Id`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestId([u8; 32]);
+
+impl RequestId {
+    fn random() -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut random = fastrand::u128(..);
+        Self(std::array::from_fn(|_| {
+            let digit = (random & 0xf) as usize;
+            random >>= 4;
+            DIGITS.get(digit).copied().unwrap_or(b'0')
+        }))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_hexadecimal_and_differ() {
+        let (a, b) = (RequestId::random(), RequestId::random());
+        assert!(a.as_str().len() == 32 && a.as_str().bytes().all(|c| c.is_ascii_hexdigit()));
+        assert_ne!(a.as_str(), b.as_str());
+    }
+}
