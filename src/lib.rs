@@ -2,6 +2,7 @@
 //!
 //! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
 
+pub mod control;
 pub mod model;
 pub mod proxy;
 pub mod routing;

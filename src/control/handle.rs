@@ -1,0 +1,205 @@
+//! How other rooms speak to the control task.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::model::{
+    ClusterChange, ClusterKind, Namespace, Problem, Revision, RouteSpec, ServiceKey, Share, StaticEndpoint,
+};
+use crate::routing::{Route, RoutingTable};
+use crate::state::{Request, RevisionEntry, WeightsError};
+
+use super::readiness::Readiness;
+use super::saver::Saved;
+
+/// The part of a config that routing follows.
+#[derive(Clone, Debug, Default)]
+pub struct RoutesConfig {
+    /// The routes.
+    pub routes: Vec<RouteSpec>,
+    /// Hand-given pods, where there is no cluster.
+    pub statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
+}
+
+/// What the control task is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    Config(RoutesConfig),
+    Cluster(ClusterChange),
+    Trouble {
+        namespace: Namespace,
+        kind: ClusterKind,
+        problem: Option<Problem>,
+    },
+    /// Problems of a whole part of the router, by its name; none when they are gone.
+    Problems(&'static str, Vec<Problem>),
+    Touched(Vec<ServiceKey>),
+    Weights {
+        route: String,
+        change: WeightChange,
+        request: Request,
+        reply: Reply,
+    },
+    History {
+        route: String,
+        reply: oneshot::Sender<Option<Vec<RevisionEntry>>>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) enum WeightChange {
+    Set(BTreeMap<String, Share>),
+    Undo(Option<Revision>),
+}
+
+pub(super) type Reply = oneshot::Sender<Result<Done, WeightsError>>;
+
+/// A change is live; its state has this number.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) route: Arc<Route>,
+    pub(super) state: u64,
+}
+
+/// Why a change of weights was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It was refused.
+    #[error(transparent)]
+    Refused(#[from] WeightsError),
+    /// The router is stopping.
+    #[error("the router is stopping")]
+    Stopping,
+}
+
+/// How long a change's answer waits for the state to be on disk.
+const SAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Speaks to the control task; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub(super) tell: mpsc::Sender<Message>,
+    pub(super) table: Arc<ArcSwap<RoutingTable>>,
+    pub(super) problems: Arc<ArcSwap<Vec<Problem>>>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) wanted: watch::Receiver<Arc<std::collections::BTreeSet<ServiceKey>>>,
+    pub(super) saved: watch::Receiver<Saved>,
+}
+
+impl Control {
+    /// The table in force.
+    #[must_use]
+    pub fn table(&self) -> &Arc<ArcSwap<RoutingTable>> {
+        &self.table
+    }
+
+    /// Problems that belong to no single route.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.problems.load().to_vec();
+        if let Some(error) = self.saved.borrow().failure() {
+            problems.push(Problem::new(
+                format!("the last weights are not saved and would be lost by a restart: {error}"),
+                "it is tried again every few seconds",
+            ));
+        }
+        problems
+    }
+
+    /// Whether the router is ready.
+    #[must_use]
+    pub fn readiness(&self) -> &Arc<Readiness> {
+        &self.readiness
+    }
+
+    /// The Services that the routes name, as they change.
+    #[must_use]
+    pub fn wanted_services(&self) -> watch::Receiver<Arc<std::collections::BTreeSet<ServiceKey>>> {
+        self.wanted.clone()
+    }
+
+    /// A config came into force.
+    pub async fn config(&self, config: RoutesConfig) {
+        self.send(Message::Config(config)).await;
+    }
+
+    /// Something was heard from the cluster. Waits while the queue is full, so that a storm of events is held back where
+    /// it comes from.
+    pub async fn cluster(&self, change: ClusterChange) {
+        self.send(Message::Cluster(change)).await;
+    }
+
+    /// A watch has a problem, or has it no more.
+    pub async fn trouble(&self, namespace: Namespace, kind: ClusterKind, problem: Option<Problem>) {
+        self.send(Message::Trouble { namespace, kind, problem }).await;
+    }
+
+    /// The problems of a part of the router, in place of those it had.
+    pub async fn set_problems(&self, part: &'static str, problems: Vec<Problem>) {
+        self.send(Message::Problems(part, problems)).await;
+    }
+
+    /// Something about the endpoints of these Services is to be looked at again. Never waits.
+    pub fn touched(&self, services: &[ServiceKey]) {
+        // A full queue means that compiles are under way that will see it.
+        let _ = self.tell.try_send(Message::Touched(services.to_vec()));
+    }
+
+    /// Changes weights: versions left out keep theirs, stable takes the rest. Returns the route as it is then, live, and
+    /// saved where that took no longer than a moment.
+    ///
+    /// # Errors
+    /// When the weights are refused, or the router stops; nothing is changed then.
+    pub async fn set_weights(
+        &self,
+        route: &str,
+        weights: BTreeMap<String, Share>,
+        request: Request,
+    ) -> Result<Arc<Route>, ChangeError> {
+        self.change(route, WeightChange::Set(weights), request).await
+    }
+
+    /// Goes back to the weights of a revision, or of the one before the one in force.
+    ///
+    /// # Errors
+    /// When that cannot be done, or the router stops; nothing is changed then.
+    pub async fn undo(
+        &self,
+        route: &str,
+        to: Option<Revision>,
+        request: Request,
+    ) -> Result<Arc<Route>, ChangeError> {
+        self.change(route, WeightChange::Undo(to), request).await
+    }
+
+    async fn change(
+        &self,
+        route: &str,
+        change: WeightChange,
+        request: Request,
+    ) -> Result<Arc<Route>, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Weights { route: route.to_owned(), change, request, reply }).await;
+        let done = answer.await.map_err(|_| ChangeError::Stopping)??;
+        let mut saved = self.saved.clone();
+        // What cannot be saved is a problem that `status` shows; the change is live all the same.
+        let _ = tokio::time::timeout(SAVE_PATIENCE, saved.wait_for(|s| s.settled(done.state))).await;
+        Ok(done.route)
+    }
+
+    /// The revisions of a route, oldest first; nothing for an unknown route.
+    pub async fn history(&self, route: &str) -> Option<Vec<RevisionEntry>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::History { route: route.to_owned(), reply }).await;
+        answer.await.ok().flatten()
+    }
+
+    async fn send(&self, message: Message) {
+        // Fails only when the task has ended, with the router.
+        let _ = self.tell.send(message).await;
+    }
+}

@@ -1,0 +1,19 @@
+//! One task owns what should be true: it takes in changes, compiles, publishes, and has the state saved.
+//!
+//! ```text
+//! config, cluster, admin, refusals ─> Message ─> Desired ─> Compiler ─> ArcSwap<RoutingTable>
+//!                                                     └──> Saver (state file)
+//! ```
+//!
+//! It is the only writer of the table. Changes that arrive together are one compile; a change of weights waits for nothing.
+
+mod handle;
+mod readiness;
+mod saver;
+mod state_file;
+mod task;
+
+pub use handle::{ChangeError, Control, RoutesConfig};
+pub use readiness::Readiness;
+pub use state_file::{Restored, StateFile, StateFileError};
+pub use task::{Start, start};

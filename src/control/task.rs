@@ -1,0 +1,236 @@
+//! The control task: the only writer of the routing table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::model::{ClusterKind, Namespace, Problem, RouteName, ServiceKey, Timestamp};
+use crate::routing::{Compiler, RoutingTable};
+use crate::state::{Desired, SavedState, Touched};
+use crate::telemetry::Telemetry;
+
+use super::handle::{Control, Done, Message, Reply, RoutesConfig, WeightChange};
+use super::readiness::Readiness;
+use super::saver::{self, Saver};
+use super::state_file::StateFile;
+
+/// How many messages may wait.
+const QUEUE: usize = 1024;
+/// How long a change from the cluster waits for others to come along. Together with a compile this stays far below the
+/// 50 ms in which a pod's news must be live.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// What a control task starts from.
+#[derive(Debug)]
+pub struct Start {
+    /// The first config.
+    pub config: RoutesConfig,
+    /// What an earlier run saved.
+    pub saved: SavedState,
+    /// Where the state is saved; nothing keeps it in memory alone.
+    pub state_file: Option<StateFile>,
+    /// The router's metrics and events.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// Starts the control task; it ends when every [`Control`] is gone. The first table is published before this returns.
+#[must_use]
+pub fn start(start: Start) -> (Control, JoinHandle<()>) {
+    let (tell, messages) = mpsc::channel(QUEUE);
+    let (want, wanted) = watch::channel(Arc::default());
+    let (saver, saved) = saver::start(start.state_file, Arc::clone(&start.telemetry));
+    let control = Control {
+        tell,
+        table: Arc::default(),
+        problems: Arc::default(),
+        readiness: Arc::default(),
+        wanted,
+        saved,
+    };
+    let mut task = Task {
+        desired: Desired::restored(start.saved),
+        compiler: Compiler::default(),
+        table: Arc::clone(&control.table),
+        published_problems: Arc::clone(&control.problems),
+        readiness: Arc::clone(&control.readiness),
+        want,
+        saver,
+        telemetry: start.telemetry,
+        troubles: BTreeMap::new(),
+        parts: BTreeMap::new(),
+        known_problems: BTreeSet::new(),
+        batch: Batch::default(),
+    };
+    task.take(Message::Config(start.config));
+    task.finish_batch();
+    (control, tokio::spawn(task.run(messages)))
+}
+
+struct Task {
+    desired: Desired,
+    compiler: Compiler,
+    table: Arc<ArcSwap<RoutingTable>>,
+    published_problems: Arc<ArcSwap<Vec<Problem>>>,
+    readiness: Arc<Readiness>,
+    want: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
+    saver: Saver,
+    telemetry: Arc<Telemetry>,
+    troubles: BTreeMap<(ClusterKind, Namespace), Problem>,
+    parts: BTreeMap<&'static str, Vec<Problem>>,
+    /// Problems that were logged and are still there.
+    known_problems: BTreeSet<Problem>,
+    batch: Batch,
+}
+
+/// What has been taken in since the last table.
+#[derive(Default)]
+struct Batch {
+    touched: Touched,
+    replies: Vec<(RouteName, Reply)>,
+    weights_changed: bool,
+    problems_changed: bool,
+    /// Somebody waits for an answer.
+    urgent: bool,
+}
+
+impl Task {
+    async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        while let Some(message) = messages.recv().await {
+            self.take(message);
+            let settled = tokio::time::Instant::now() + SETTLE;
+            loop {
+                match messages.try_recv() {
+                    Ok(message) => self.take(message),
+                    Err(_) if self.batch.urgent || self.batch.is_empty() => break,
+                    Err(_) => match tokio::time::timeout_at(settled, messages.recv()).await {
+                        Ok(Some(message)) => self.take(message),
+                        Ok(None) | Err(_) => break,
+                    },
+                }
+                if tokio::time::Instant::now() >= settled {
+                    break;
+                }
+            }
+            self.finish_batch();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Config(config) => self.take_config(config),
+            Message::Cluster(change) => self.batch.touched.merge(self.desired.apply_cluster(change)),
+            Message::Trouble { namespace, kind, problem } => {
+                match problem {
+                    Some(problem) => self.troubles.insert((kind, namespace), problem),
+                    None => self.troubles.remove(&(kind, namespace)),
+                };
+                self.batch.problems_changed = true;
+            }
+            Message::Problems(part, problems) => {
+                self.parts.insert(part, problems);
+                self.batch.problems_changed = true;
+            }
+            Message::Touched(services) => self.batch.touched.services.extend(services),
+            Message::Weights { route, change, request, reply } => {
+                self.batch.urgent = true;
+                let changed = match change {
+                    WeightChange::Set(asked) => self.desired.set_weights(&route, &asked, request),
+                    WeightChange::Undo(to) => self.desired.undo(&route, to, request),
+                };
+                match (changed, route.parse::<RouteName>()) {
+                    (Ok(touched), Ok(name)) => {
+                        self.batch.weights_changed |= !touched.is_empty();
+                        touched.routes.iter().for_each(|route| self.log_weights(route));
+                        self.batch.touched.merge(touched);
+                        self.batch.replies.push((name, reply));
+                    }
+                    // One who does not wait for the answer any more needs none.
+                    (Err(error), _) => drop(reply.send(Err(error))),
+                    (Ok(_), Err(_)) => drop(reply),
+                }
+            }
+            Message::History { route, reply } => {
+                self.batch.urgent = true;
+                let weights = route.parse::<RouteName>().ok().and_then(|name| self.desired.weights(&name));
+                let _ = reply.send(weights.map(|w| w.history().cloned().collect()));
+            }
+        }
+    }
+
+    fn take_config(&mut self, config: RoutesConfig) {
+        let now = Timestamp::from(SystemTime::now());
+        let before: Vec<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
+        let (touched, changed) = self.desired.set_routes(config.routes, config.statics, now);
+        changed.iter().filter(|route| before.contains(route)).for_each(|route| self.log_weights(route));
+        self.batch.touched.merge(touched);
+        self.batch.weights_changed = true;
+        self.batch.urgent = true;
+        let wanted = self.desired.wanted_services();
+        self.want.send_if_modified(|known| {
+            let news = **known != wanted;
+            if news {
+                *known = Arc::new(wanted);
+            }
+            news
+        });
+    }
+
+    fn log_weights(&self, route: &RouteName) {
+        let Some(weights) = self.desired.weights(route) else { return };
+        let Some(last) = weights.history().next_back() else { return };
+        let reason = last.reason.as_deref().unwrap_or_default();
+        self.telemetry.weights_changed(route, &last.source.to_string(), weights.split(), reason);
+    }
+
+    /// Compiles and publishes what the batch touched, has it saved, and answers those who wait.
+    fn finish_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.touched.is_empty() {
+            let started = Instant::now();
+            let table = self.compiler.compile(&self.desired, &batch.touched);
+            self.telemetry.table_published(table.generation(), table.routes().len(), started.elapsed());
+            self.table.store(Arc::new(table));
+        }
+        if self.desired.is_complete() {
+            self.readiness.complete();
+        }
+        if !batch.touched.is_empty() || batch.problems_changed {
+            self.publish_problems();
+        }
+        if batch.weights_changed {
+            self.saver.save(self.desired.to_saved());
+        }
+        let table = self.table.load();
+        for (name, reply) in batch.replies {
+            if let Some(route) = table.route(name.as_str()) {
+                let done = Done { route: Arc::clone(route), state: self.saver.last() };
+                let _ = reply.send(Ok(done));
+            }
+        }
+    }
+
+    fn publish_problems(&mut self) {
+        let general: Vec<Problem> =
+            self.parts.values().flatten().chain(self.troubles.values()).cloned().collect();
+        let table = self.table.load();
+        let mut all: BTreeSet<Problem> = general.iter().cloned().collect();
+        // Before everything is listed, a version without pods is nothing to be told of.
+        if self.desired.is_complete() {
+            all.extend(table.routes().iter().flat_map(|route| route.problems.iter().cloned()));
+        }
+        all.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
+        self.known_problems.difference(&all).for_each(|p| self.telemetry.problem_solved(p));
+        self.known_problems = all;
+        self.published_problems.store(Arc::new(general));
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.touched.is_empty() && !self.problems_changed && self.replies.is_empty()
+    }
+}
