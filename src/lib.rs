@@ -2,6 +2,7 @@
 //!
 //! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
 
+pub mod config;
 pub mod control;
 pub mod model;
 pub mod proxy;

@@ -1,0 +1,205 @@
+//! The format of the file: every field once. The reader, the JSON Schema and the reference follow from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::errors::{Errors, Place};
+use super::input::{AnyLength, Field, Input, Marked, Pairs, list, nearest, object, wrong_type};
+use super::settings::{AccessLog, HostPort};
+use super::values::{ExactPath, LabelKey, LabelValue, ListenerName, PrefixPath, RegexPath, Span, Text};
+use super::yaml::{Node, Value};
+use crate::model::{
+    Balance, HostMatch, Namespace, OnEmpty, PortRef, RouteName, Selector, ServiceKey, Share, VersionName,
+};
+
+object! {
+    /// The configuration of Serinus.
+    File "Serinus configuration", later [] {
+        /// Where requests come in. Left out: one listener, `web`, on every IPv4 address, port 8080.
+        optional "listeners" listeners: Vec<Marked<ListenerFile>>,
+            default = [{"name": "web", "address": "0.0.0.0:8080"}];
+        /// The admin API, metrics and health checks.
+        optional "admin" admin: AdminFile;
+        /// Where live weights and their history are kept. Left out: in memory, so that a restart forgets them.
+        optional "state" state: StateFile;
+        /// Where Services and pods are found: `kubernetes` or `static`.
+        optional "discovery" discovery: DiscoveryFile, default = {"kubernetes": {}};
+        /// How Serinus stops.
+        optional "drain" drain: DrainFile;
+        /// Whether every request is logged, as JSON: `off`, `stdout` or `{file: PATH}`.
+        optional "accessLog" access_log: AccessLog, default = "off", example = {"file": "/var/log/serinus/access.json"};
+        /// The routes; `[]` for none. It must be written, so that a file that was cut off cannot pass for a whole one.
+        required "routes" routes: AnyLength<RouteFile>, example = [];
+    }
+}
+
+object! {
+    /// A place where requests come in.
+    ListenerFile "listener", later [("tls", None)] {
+        /// Its name, unique in the file; a label in metrics.
+        required "name" name: ListenerName, example = "web";
+        /// Where it listens; port 0 lets the system choose one.
+        required "address" address: HostPort, example = "0.0.0.0:8080";
+    }
+}
+
+object! {
+    /// The admin API, metrics and health checks.
+    AdminFile "admin", later [] {
+        /// Where it listens.
+        optional "address" address: HostPort, default = "127.0.0.1:9901", example = "0.0.0.0:9901";
+        /// A file with the token that writes need. Left out: writes are accepted on a loopback address only.
+        optional "tokenFile" token_file: PathBuf, example = "/var/run/secrets/serinus/admin-token";
+    }
+}
+
+object! {
+    /// Where live weights and their history are kept.
+    StateFile "state", later [("configMap", Some("file"))] {
+        /// The file; its directory must be writable.
+        required "file" file: PathBuf, example = "/var/lib/serinus/state.json";
+    }
+}
+
+object! {
+    /// Where Services and pods are found: one of the two.
+    DiscoveryFile "discovery", later [] {
+        /// In a Kubernetes cluster: the one Serinus runs in, else that of the kubeconfig.
+        optional "kubernetes" kubernetes: KubernetesFile, example = {};
+        /// In this file, for use without a cluster: for each Service its pods.
+        optional "static" fixed: Pairs<ServiceKey, AnyLength<EndpointFile>>,
+            example = {"web/shop": [{"address": "127.0.1.1:8080", "labels": {"version": "v1"}}]};
+    }
+}
+
+object! {
+    /// How to reach the Kubernetes API.
+    KubernetesFile "kubernetes", later [] {
+        /// A kubeconfig file. Left out: the pod's ServiceAccount, else what `kubectl` would use.
+        optional "kubeconfig" kubeconfig: PathBuf, example = "/home/me/.kube/config";
+        /// A context of the kubeconfig. Left out: its current one.
+        optional "context" context: Text, example = "staging";
+        /// The only namespaces that routes may use. Left out: every namespace.
+        optional "namespaces" namespaces: Vec<Marked<Namespace>>, example = ["web"];
+    }
+}
+
+object! {
+    /// One pod of a Service.
+    EndpointFile "endpoint", later [] {
+        /// Its IP address and port.
+        required "address" address: SocketAddr, example = "127.0.1.1:8080";
+        /// Its labels, on which the selectors of versions work.
+        optional "labels" labels: Pairs<LabelKey, LabelValue>, default = {}, example = {"version": "v2"};
+    }
+}
+
+object! {
+    /// How Serinus stops.
+    DrainFile "drain", later [] {
+        /// How long it goes on accepting connections after SIGTERM, while it says that it is not ready.
+        optional "delay" delay: Span, default = "5s", example = "10s";
+        /// How long requests in flight then get to end.
+        optional "timeout" timeout: Span, default = "30s", example = "1m";
+    }
+}
+
+object! {
+    /// A route: which requests it takes, and the versions it splits them between.
+    RouteFile "route", later [
+        ("rules", None), ("cohort", None), ("mirror", None), ("retries", None), ("timeouts", None),
+        ("outliers", None), ("slowStart", None), ("healthCheck", None), ("rollout", None),
+        ("requestHeaders", None), ("responseHeaders", None), ("redirect", None), ("rewrite", None),
+    ] {
+        /// Its name, unique in the file; a label in metrics.
+        required "name" name: RouteName, example = "shop";
+        /// The hosts it takes, exact or `*.suffix` (in quotes), without a port. Left out: every host.
+        optional "hosts" hosts: Vec<Marked<HostMatch>>, example = ["shop.example.com", "*.example.org"];
+        /// The paths it takes. Left out: every path.
+        optional "paths" paths: Vec<Marked<PathFile>>, example = [{"prefix": "/"}];
+        /// The Service whose pods it splits between.
+        required "service" service: ServiceKey, example = "web/shop";
+        /// The Service's port, by number or name. Left out: its only port. Not with static discovery.
+        optional "port" port: PortRef, example = 80;
+        /// Its versions. The first is the stable one: it gets what the others leave.
+        required "versions" versions: Vec<Marked<VersionFile>>, example = [{"name": "v1"}];
+        /// How a pod of a version is chosen: of two at random the one with fewer requests in flight, or in turn.
+        optional "balance" balance: Balance, default = "leastRequest", example = "roundRobin";
+        /// Where the share of a version without a usable pod goes: to the other versions, or to an answer 503.
+        optional "onEmpty" on_empty: OnEmpty, default = "spill", example = "fail";
+        /// Whether answers carry `X-Serinus-Version`.
+        optional "debugHeaders" debug_headers: bool, default = false, example = true;
+    }
+}
+
+object! {
+    /// A path that a route takes: one of the three.
+    PathFile "path", later [] {
+        /// This path and everything under it, by whole elements: `/a` takes `/a/b`, not `/ab`.
+        optional "prefix" prefix: PrefixPath, example = "/cart";
+        /// This path alone.
+        optional "exact" exact: ExactPath, example = "/healthz";
+        /// A regular expression that must match the whole path.
+        optional "regex" regex: RegexPath, example = "/item/[0-9]+";
+    }
+}
+
+object! {
+    /// A version of what a route serves.
+    VersionFile "version", later [] {
+        /// Its name, unique in the route.
+        required "name" name: VersionName, example = "v2";
+        /// Which pods are its own, as for `kubectl -l`. Left out: all that no earlier version of the route has.
+        optional "selector" selector: Selector, example = "version=v2";
+        /// Its own Service, where it is not the route's.
+        optional "service" service: ServiceKey, example = "web/shop-v2";
+        /// Its own port. Left out: the route's.
+        optional "port" port: PortRef, example = "http";
+        /// Its share of the requests, in steps of 0.0001. Left out: 0, and for the first version what the others
+        /// leave.
+        optional "weight" weight: Share, example = 0.1;
+    }
+}
+
+object! {
+    /// An access log in a file.
+    AccessLogFile "file", later [] {
+        /// The file; it is appended to.
+        required "file" file: PathBuf, example = "/var/log/serinus/access.json";
+    }
+}
+
+impl Input for AccessLog {
+    fn schema() -> serde_json::Value {
+        json!({"title": "off | stdout | {file}", "anyOf": [{"enum": ["off", "stdout"]}, AccessLogFile::schema()]})
+    }
+
+    fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {
+        let words = ["off", "stdout"];
+        match &node.value {
+            Value::Map(_) => match AccessLogFile::read(node, place, errors)?.file {
+                Field::Given(file) => Some(AccessLog::File(file.value)),
+                Field::Absent | Field::Bad => None,
+            },
+            Value::Text(text) if text == "off" => Some(AccessLog::Off),
+            Value::Text(text) if text == "stdout" => Some(AccessLog::Stdout),
+            Value::Text(text) if nearest(text, &words).is_some() => {
+                let near = nearest(text, &words).unwrap_or_default();
+                errors.add(place, format!("`{text}` is not known: did you mean `{near}`?"));
+                None
+            }
+            Value::Text(_)
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::List(_)
+            | Value::Null
+            | Value::Refused(_) => {
+                let wanted = format!("one of {} or `{{file: PATH}}`", list(&words));
+                wrong_type(node, &wanted, place, errors);
+                None
+            }
+        }
+    }
+}
