@@ -122,7 +122,7 @@ fn check_rust(file: &str, text: &str) -> Vec<Complaint> {
     }
     let Some(inside) = file.strip_prefix("src/") else { return found };
     // Tests in a file of their own (`#[cfg(test)] mod tests;`).
-    if inside.split('/').any(|part| part == "tests" || part == "tests.rs") {
+    if inside.split('/').any(|part| is_test_module(part.trim_end_matches(".rs"))) {
         return found;
     }
     let tokens = without_tests(tokens(text));
@@ -130,12 +130,20 @@ fn check_rust(file: &str, text: &str) -> Vec<Complaint> {
         if EMPTY_NAMES.contains(&name) {
             say(line, format!("`mod {name}` says nothing about what it knows: name it for that"));
         }
+        if is_test_module(name) {
+            say(line, format!("`mod {name}` is named for tests and is not under `#[cfg(test)]`"));
+        }
     }
     let room = Room::of(inside);
     for (line, rule) in check_rooms(room, inside, &tokens).into_iter().chain(check_crates(room, &tokens)) {
         say(line, rule);
     }
     found
+}
+
+/// Whether a module holds tests, by its name: `tests`, or `split_tests` beside `split`.
+fn is_test_module(name: &str) -> bool {
+    name == "tests" || name.ends_with("_tests")
 }
 
 /// Where a file of `src/` stands.
@@ -527,6 +535,7 @@ fn arrows_of_the_table_are_good() {
     );
     good("src/model/a.rs", "#[cfg(test)]\nmod tests {\n    use crate::proxy::X;\n    fn f() { {} }\n}");
     good("src/model/tests.rs", "use crate::proxy::X;");
+    good("src/model/a_tests.rs", "use crate::proxy::X;");
     good("tests/it/x.rs", "use serinus::proxy::X;");
 }
 
