@@ -1,1 +1,3 @@
+//! The `serinus` binary.
+
 fn main() {}

@@ -1,0 +1,532 @@
+//! `deploy/`: the objects that a cluster gets fit each other, the config in them, and what the code needs.
+//!
+//! The kustomizations are built here by a few lines that know the fields in use and refuse any other, so that no
+//! tool is needed; `.ci/run` also builds them with kubectl where there is one.
+
+#![allow(clippy::panic, clippy::indexing_slicing, reason = "a test: a panic is how it fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[test]
+fn every_overlay_builds_with_every_object_once() {
+    for (name, objects) in builds() {
+        let mut seen = BTreeSet::new();
+        for object in &objects {
+            assert!(seen.insert(id(object)), "{name}: {} twice", id(object));
+            assert_eq!(
+                text(object, "/metadata/labels/app.kubernetes.io~1name"),
+                "serinus",
+                "{name}: {}",
+                id(object)
+            );
+        }
+        for kind in
+            ["Namespace", "ServiceAccount", "Deployment", "Service", "ConfigMap", "PodDisruptionBudget"]
+        {
+            one(&objects, kind);
+        }
+        one(&objects, "NetworkPolicy");
+        assert!(all(&objects, "Secret").is_empty(), "{name}: a token that is shipped is no secret");
+    }
+}
+
+/// A field that Kubernetes does not know would be dropped in silence: what comes back must be what went in.
+#[test]
+fn every_field_is_one_that_kubernetes_knows() {
+    for (name, objects) in builds() {
+        for object in &objects {
+            let back = match text(object, "/kind") {
+                "Namespace" => through::<Namespace>(object),
+                "ServiceAccount" => through::<ServiceAccount>(object),
+                "ConfigMap" => through::<ConfigMap>(object),
+                "Service" => through::<Service>(object),
+                "Deployment" => through::<Deployment>(object),
+                "PodDisruptionBudget" => through::<PodDisruptionBudget>(object),
+                "NetworkPolicy" => through::<NetworkPolicy>(object),
+                "Role" => through::<Role>(object),
+                "RoleBinding" => through::<RoleBinding>(object),
+                kind => panic!("{name}: a {kind}: add it to this test"),
+            };
+            assert_eq!(&back, object, "{name}: {}", id(object));
+        }
+    }
+}
+
+#[test]
+fn references_lead_somewhere() {
+    for (name, objects) in builds() {
+        let namespace = text(one(&objects, "Namespace"), "/metadata/name").to_owned();
+        for kind in
+            ["ServiceAccount", "Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"]
+        {
+            assert_eq!(text(one(&objects, kind), "/metadata/namespace"), namespace, "{name}: {kind}");
+        }
+        let deployment = one(&objects, "Deployment");
+        let labels = get(deployment, "/spec/template/metadata/labels");
+        for (kind, selector) in [
+            ("Deployment", "/spec/selector/matchLabels"),
+            ("Service", "/spec/selector"),
+            ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+            ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+        ] {
+            assert_eq!(get(one(&objects, kind), selector), labels, "{name}: {kind} selects other pods");
+        }
+        let account = one(&objects, "ServiceAccount");
+        assert_eq!(get(deployment, "/spec/template/spec/serviceAccountName"), get(account, "/metadata/name"));
+        for binding in all(&objects, "RoleBinding") {
+            let at = text(binding, "/metadata/namespace");
+            let role = all(&objects, "Role").into_iter().find(|r| text(r, "/metadata/namespace") == at);
+            assert_eq!(
+                get(binding, "/roleRef/name"),
+                get(role.expect("its Role"), "/metadata/name"),
+                "{name}"
+            );
+            let subject = json!([{"kind": "ServiceAccount", "name": get(account, "/metadata/name"), "namespace": namespace}]);
+            assert_eq!(get(binding, "/subjects"), &subject, "{name}");
+        }
+        let ports =
+            list(container(&objects), "/ports").iter().map(|p| text(p, "/name")).collect::<BTreeSet<_>>();
+        let policy = one(&objects, "NetworkPolicy");
+        let used = list(policy, "/spec/ingress")
+            .iter()
+            .flat_map(|rule| list(rule, "/ports"))
+            .map(|p| text(p, "/port"));
+        assert_eq!(used.collect::<BTreeSet<_>>(), ports, "{name}: the policy's ports");
+        assert!(ports.contains(text(one(&objects, "Service"), "/spec/ports/0/targetPort")), "{name}");
+    }
+}
+
+#[test]
+fn volumes_are_what_the_config_reads_and_writes() {
+    for (name, objects) in builds() {
+        let (config, container) = (config(&objects), container(&objects));
+        let volumes = list(one(&objects, "Deployment"), "/spec/template/spec/volumes");
+        let mounts = list(container, "/volumeMounts");
+        let names =
+            |list: &[Value]| list.iter().map(|v| text(v, "/name").to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(names(volumes), names(mounts), "{name}");
+        // A subPath mount never sees the ConfigMap change.
+        assert!(mounts.iter().all(|m| m.get("subPath").is_none()), "{name}");
+        // The volume with `kind`, and where it is.
+        let volume = |kind: &str| {
+            let volume = volumes.iter().find(|v| v.get(kind).is_some()).expect(kind);
+            let mount = mounts.iter().find(|m| m["name"] == volume["name"]).expect(kind);
+            (&volume[kind], mount["mountPath"].as_str().expect("a path").to_owned())
+        };
+        let (map, at) = volume("configMap");
+        assert_eq!(map["name"], *get(one(&objects, "ConfigMap"), "/metadata/name"), "{name}");
+        assert_eq!(
+            *get(container, "/args"),
+            json!(["run", "--config", format!("{at}/serinus.yaml")]),
+            "{name}"
+        );
+        let (secret, at) = volume("secret");
+        let token = format!("{at}/{}", text(secret, "/items/0/path"));
+        assert_eq!(text(&config, "/admin/tokenFile"), token, "{name}");
+        assert_eq!(
+            *get(container, "/env/0"),
+            json!({"name": "SERINUS_TOKEN_FILE", "value": token}),
+            "{name}"
+        );
+        assert_eq!(
+            secret["defaultMode"],
+            json!(0o440),
+            "{name}: readable by the fsGroup, and by nobody else"
+        );
+        let (_, at) = volume("emptyDir");
+        assert_eq!(Path::new(text(&config, "/state/file")).parent(), Some(Path::new(&at)), "{name}");
+        let writable = mounts.iter().filter(|m| m.get("readOnly") != Some(&json!(true))).count();
+        assert_eq!(writable, 1, "{name}: only the state is written");
+    }
+}
+
+#[test]
+fn ports_and_probes_are_those_of_the_config() {
+    for (name, objects) in builds() {
+        let (config, container) = (config(&objects), container(&objects));
+        for (port, path) in [("http", "/listeners/0/address"), ("admin", "/admin/address")] {
+            let address: SocketAddr = text(&config, path).parse().expect("HOST:PORT");
+            assert!(address.ip().is_unspecified(), "{name}: other pods and the kubelet must reach {address}");
+            let found = list(container, "/ports").iter().find(|p| p["name"] == port).expect(port);
+            assert_eq!(found["containerPort"], json!(address.port()), "{name}");
+        }
+        for (probe, path) in
+            [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+        {
+            assert_eq!(
+                container[probe]["httpGet"],
+                json!({"path": path, "port": "admin"}),
+                "{name}: {probe}"
+            );
+        }
+        let annotations = get(one(&objects, "Deployment"), "/spec/template/metadata/annotations");
+        let admin = list(container, "/ports").iter().find(|p| p["name"] == "admin").expect("admin");
+        assert_eq!(annotations["prometheus.io/port"], json!(admin["containerPort"].to_string()), "{name}");
+        assert_eq!(annotations["prometheus.io/path"], "/metrics", "{name}");
+    }
+}
+
+#[test]
+fn a_pod_may_drain_before_it_is_killed() {
+    for (name, objects) in builds() {
+        let config = config(&objects);
+        let time = |path| humantime::parse_duration(text(&config, path)).expect(path);
+        let grace = get(one(&objects, "Deployment"), "/spec/template/spec/terminationGracePeriodSeconds");
+        let grace = Duration::from_secs(grace.as_u64().expect("seconds"));
+        assert!(grace > time("/drain/delay") + time("/drain/timeout"), "{name}: {grace:?}");
+    }
+}
+
+#[test]
+fn the_pod_has_no_right_that_it_does_not_need() {
+    for (name, objects) in builds() {
+        let pod = get(one(&objects, "Deployment"), "/spec/template/spec");
+        let user = get(pod, "/securityContext");
+        assert_eq!(user["runAsNonRoot"], json!(true), "{name}");
+        assert_eq!(user["seccompProfile"], json!({"type": "RuntimeDefault"}), "{name}");
+        assert_eq!(user["fsGroup"], user["runAsGroup"], "{name}");
+        let expected = json!({
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        });
+        assert_eq!(*get(container(&objects), "/securityContext"), expected, "{name}");
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod.get(field).is_none(), "{name}: {field}");
+        }
+        let enforce = "/metadata/labels/pod-security.kubernetes.io~1enforce";
+        assert_eq!(text(one(&objects, "Namespace"), enforce), "restricted", "{name}");
+        assert_eq!(
+            *get(one(&objects, "ServiceAccount"), "/automountServiceAccountToken"),
+            json!(false),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn one_pod_may_go_without_the_service_going() {
+    for (name, objects) in builds() {
+        let deployment = one(&objects, "Deployment");
+        let replicas = get(deployment, "/spec/replicas").as_u64().expect("a number");
+        let min = get(one(&objects, "PodDisruptionBudget"), "/spec/minAvailable").as_u64().expect("a number");
+        assert!(replicas > min && min > 0, "{name}: {min} of {replicas}: a node could never be drained");
+        let update = get(deployment, "/spec/strategy/rollingUpdate");
+        assert_eq!(*update, json!({"maxUnavailable": 0, "maxSurge": 1}), "{name}");
+        assert!(deployment.pointer("/spec/template/spec/affinity/podAntiAffinity").is_some(), "{name}");
+    }
+}
+
+#[test]
+fn rbac_grants_exactly_what_the_code_needs() {
+    let needed: BTreeSet<_> = serinus::kubernetes::PERMISSIONS
+        .iter()
+        .flat_map(|p| p.verbs.iter().map(|verb| [p.api_group, p.resource, verb].map(str::to_owned)))
+        .collect();
+    assert!(!needed.is_empty());
+    for (name, objects) in builds() {
+        let mut namespaces = BTreeSet::new();
+        for role in all(&objects, "Role") {
+            let words = |rule: &Value, path| {
+                list(rule, path).iter().map(|w| text(w, "").to_owned()).collect::<Vec<_>>()
+            };
+            let mut granted = BTreeSet::new();
+            for rule in list(role, "/rules") {
+                assert_eq!(rule.as_object().map(|r| r.len()), Some(3), "{name}: {rule}");
+                for group in words(rule, "/apiGroups") {
+                    for resource in words(rule, "/resources") {
+                        for verb in words(rule, "/verbs") {
+                            granted.insert([group.clone(), resource.clone(), verb]);
+                        }
+                    }
+                }
+            }
+            assert_eq!(granted, needed, "{name}: deploy/watch/role.yaml against kubernetes::PERMISSIONS");
+            namespaces.insert(text(role, "/metadata/namespace").to_owned());
+        }
+        let config = config(&objects);
+        let routed =
+            list(&config, "/routes").iter().map(|r| service(r).0.to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(namespaces, routed, "{name}: a Role in each namespace that routes name, and in no other");
+        assert_eq!(all(&objects, "RoleBinding").len(), namespaces.len(), "{name}");
+        assert!(all(&objects, "ClusterRole").is_empty(), "{name}: no right over the whole cluster");
+    }
+}
+
+#[test]
+fn every_config_is_one_that_serinus_takes() {
+    for dir in kustomizations() {
+        let file = dir.join("serinus.yaml");
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_serinus")).arg("check").arg(&file).output().expect("it runs");
+        assert!(output.status.success(), "{}:\n{}", file.display(), String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        for route in list(&config(&build(&dir)), "/routes") {
+            let name = text(route, "/name");
+            assert!(
+                printed.contains(name),
+                "{}: route {name} is not in what it prints:\n{printed}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn overlays_change_nothing_but_the_routes() {
+    let settings = |objects: &[Value]| {
+        let mut config = config(objects);
+        config.as_object_mut().expect("a mapping").remove("routes");
+        config
+    };
+    let base = settings(&build(&top().join("deploy/base")));
+    for (name, objects) in builds() {
+        assert_eq!(settings(&objects), base, "{name}");
+    }
+}
+
+/// Each overlay's Service and port are in the manifest of the same name.
+#[test]
+fn overlays_fit_the_applications_they_are_for() {
+    for dir in kustomizations().into_iter().filter(|dir| !dir.ends_with("base")) {
+        let name = dir.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
+        let manifest = documents(&top().join("tests/fixtures/manifests").join(format!("{name}.yaml")));
+        let config = config(&build(&dir));
+        let routes = list(&config, "/routes");
+        assert!(!routes.is_empty(), "{name}");
+        for route in routes {
+            let (namespace, service) = service(route);
+            let found = all(&manifest, "Service")
+                .into_iter()
+                .find(|s| text(s, "/metadata/namespace") == namespace && text(s, "/metadata/name") == service)
+                .unwrap_or_else(|| panic!("{name}: no Service {namespace}/{service} in its manifest"));
+            let port = &route["port"];
+            let fits = |p: &Value| p.get("name") == Some(port) || p["port"] == *port;
+            assert!(list(found, "/spec/ports").iter().any(fits), "{name}: no port {port}");
+        }
+    }
+}
+
+#[test]
+fn the_image_is_built_from_what_is_copied_and_named_alike() {
+    let dockerfile = fs::read_to_string(top().join("deploy/Dockerfile")).expect("deploy/Dockerfile");
+    let has =
+        |line: &str| assert!(dockerfile.lines().any(|l| l == line), "deploy/Dockerfile: no line `{line}`");
+    has("ENTRYPOINT [\"/usr/local/bin/serinus\"]");
+    has("CMD [\"run\"]");
+    has("COPY third_party third_party");
+    has("COPY src src");
+    assert!(dockerfile.contains(&format!("org.opencontainers.image.version=\"{VERSION}\"")));
+    for (name, objects) in builds() {
+        assert_eq!(text(container(&objects), "/image"), format!("serinus:{VERSION}"), "{name}");
+        let user = get(one(&objects, "Deployment"), "/spec/template/spec/securityContext/runAsUser");
+        has(&format!("USER {user}:{user}"));
+    }
+    // A file from elsewhere that the sources take in would be missing in the image's build.
+    let mut folders = vec![top().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("src/") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            for taken in ["include_str!(\"", "include_bytes!(\""].iter().flat_map(|m| text.split(m).skip(1)) {
+                let taken = path.with_file_name(taken.split('"').next().unwrap_or_default());
+                let taken = taken.canonicalize().expect("the file that is taken in");
+                let src = top().join("src").canonicalize().expect("src/");
+                assert!(
+                    taken.starts_with(src),
+                    "{}: takes in {}, not in the image's build",
+                    path.display(),
+                    taken.display()
+                );
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- reading and building
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folders that build to a whole installation: the base and every overlay.
+fn kustomizations() -> Vec<PathBuf> {
+    let overlays = fs::read_dir(top().join("deploy/overlays")).expect("deploy/overlays");
+    let mut found: Vec<_> = overlays.map(|e| e.expect("an entry").path()).collect();
+    assert!(found.len() >= 4, "an overlay for each of the four applications");
+    found.push(top().join("deploy/base"));
+    found.sort();
+    found
+}
+
+/// Every installation: its name and its objects.
+fn builds() -> Vec<(String, Vec<Value>)> {
+    kustomizations().iter().map(|dir| (dir.display().to_string(), build(dir))).collect()
+}
+
+/// The fields of a kustomization that are in use here; kustomize knows more.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Kustomization {
+    api_version: String,
+    kind: String,
+    resources: Vec<String>,
+    namespace: Option<String>,
+    #[serde(default)]
+    config_map_generator: Vec<Generator>,
+    #[serde(default)]
+    images: Vec<Image>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Generator {
+    name: String,
+    namespace: Option<String>,
+    behavior: Option<String>,
+    files: Vec<String>,
+    options: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Image {
+    name: String,
+    new_tag: String,
+}
+
+/// What `kubectl kustomize` makes of a folder.
+fn build(dir: &Path) -> Vec<Value> {
+    let file = dir.join("kustomization.yaml");
+    let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let k: Kustomization = yaml_serde::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    assert_eq!(
+        (k.api_version.as_str(), k.kind.as_str()),
+        ("kustomize.config.k8s.io/v1beta1", "Kustomization")
+    );
+    let mut objects = Vec::new();
+    for resource in &k.resources {
+        let path = dir.join(resource);
+        objects.extend(if path.is_dir() { build(&path) } else { documents(&path) });
+    }
+    for generator in &k.config_map_generator {
+        generate(dir, generator, &mut objects);
+    }
+    for object in &mut objects {
+        if let Some(namespace) = k.namespace.as_ref().filter(|_| object["kind"] != "Namespace") {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        let Some(containers) = object.pointer_mut("/spec/template/spec/containers") else { continue };
+        for container in containers.as_array_mut().expect("a list") {
+            if let Some(image) = k.images.iter().find(|i| container["image"] == json!(i.name)) {
+                container["image"] = json!(format!("{}:{}", image.name, image.new_tag));
+            }
+        }
+    }
+    objects
+}
+
+fn generate(dir: &Path, generator: &Generator, objects: &mut Vec<Value>) {
+    // A hash in the name would roll the pods where a reload is enough.
+    assert_eq!(generator.options["disableNameSuffixHash"], json!(true), "{}", dir.display());
+    let read = |file: &String| (file.clone(), json!(fs::read_to_string(dir.join(file)).expect(file)));
+    let data: serde_json::Map<_, _> = generator.files.iter().map(read).collect();
+    let old = objects
+        .iter_mut()
+        .find(|o| o["kind"] == "ConfigMap" && o["metadata"]["name"] == json!(generator.name));
+    match (generator.behavior.as_deref(), old) {
+        (None, None) => {
+            let labels = generator.options["labels"].clone();
+            let metadata = json!({"name": generator.name, "labels": labels});
+            objects
+                .push(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}));
+        }
+        (Some("replace"), Some(old)) => {
+            assert_eq!(
+                old["metadata"]["namespace"],
+                json!(generator.namespace),
+                "{}: replaces another",
+                dir.display()
+            );
+            old["data"] = Value::Object(data);
+        }
+        (behavior, old) => panic!("{}: {behavior:?} with {old:?}", dir.display()),
+    }
+}
+
+/// The documents of a YAML file.
+fn documents(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let read = |d| Value::deserialize(d).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    yaml_serde::Deserializer::from_str(&text).map(read).collect()
+}
+
+/// `object` read as a `T` and written again.
+fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
+    let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{}: {e}", id(object)));
+    serde_json::to_value(read).expect("it can be written")
+}
+
+/// The router's config, as the ConfigMap carries it.
+fn config(objects: &[Value]) -> Value {
+    let text = text(one(objects, "ConfigMap"), "/data/serinus.yaml");
+    yaml_serde::from_str(text).expect("the config is YAML")
+}
+
+/// A route's Service: namespace and name.
+fn service(route: &Value) -> (&str, &str) {
+    text(route, "/service").split_once('/').expect("NAMESPACE/NAME")
+}
+
+fn container(objects: &[Value]) -> &Value {
+    let containers = list(one(objects, "Deployment"), "/spec/template/spec/containers");
+    assert_eq!(containers.len(), 1);
+    &containers[0]
+}
+
+fn all<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|o| o["kind"] == kind).collect()
+}
+
+fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let found = all(objects, kind);
+    assert_eq!(found.len(), 1, "{kind}");
+    found[0]
+}
+
+fn id(object: &Value) -> String {
+    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("-");
+    format!("{} {namespace}/{}", text(object, "/kind"), text(object, "/metadata/name"))
+}
+
+fn get<'a>(value: &'a Value, path: &str) -> &'a Value {
+    value.pointer(path).unwrap_or_else(|| panic!("no {path} in {value:#}"))
+}
+
+fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+    get(value, path).as_str().unwrap_or_else(|| panic!("{path} is no text in {value:#}"))
+}
+
+fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
+    get(value, path).as_array().unwrap_or_else(|| panic!("{path} is no list in {value:#}"))
+}
