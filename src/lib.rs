@@ -2,5 +2,6 @@
 //!
 //! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
 
+pub mod kubernetes;
 pub mod model;
 pub mod telemetry;
