@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod control;
+pub mod kubernetes;
 pub mod model;
 pub mod proxy;
 pub mod routing;

@@ -7,6 +7,7 @@ mod access_log;
 mod events;
 mod logs;
 pub mod metrics;
+mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
 pub use logs::{LogFormat, init as init_logs};

@@ -1,1 +1,6 @@
-//! Integration tests.
+//! Integration tests: the router's parts against a loopback API server that speaks list and watch as Kubernetes does.
+
+#[cfg(test)]
+mod kubernetes;
+#[cfg(test)]
+mod support;

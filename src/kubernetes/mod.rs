@@ -1,0 +1,27 @@
+//! The cluster: the only room that names kube and k8s_openapi.
+//!
+//! [`connect`] finds the API server, [`watch`] follows the Services, EndpointSlices and Pods of the Services that a
+//! config names, and tells of them in the words of `model`: one watch for each namespace and kind, each in the files
+//! `task` (its life), `known` (what it knows, synchronous), `kinds` and `convert` (objects → model), `faults`
+//! (errors → problems with remedies).
+//!
+//! The API server's absence never stops traffic: nothing here ever says that an object is gone unless the API server
+//! said so, and a relist is told whole, once it is complete.
+
+mod access;
+mod convert;
+mod faults;
+mod kinds;
+mod known;
+mod lenient;
+mod link;
+mod permissions;
+mod supervisor;
+mod task;
+
+pub use access::{Client, ClusterAccess, ConnectError, Patience, connect, connect_with};
+pub use permissions::{PERMISSIONS, Permission, permission};
+pub use supervisor::{ObjectProblem, WatchEvent, watch};
+
+/// Log targets that say the same as Serinus's own lines, once for every attempt: for the default log filter.
+pub const LOG_FILTER: &str = "kube_client=off,kube_runtime=off";

@@ -1,0 +1,35 @@
+//! What the API server must allow.
+
+use crate::model::ClusterKind;
+
+/// One rule of a Role: verbs on a resource, in each namespace that a config names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Permission {
+    /// The API group; empty for the core group.
+    pub api_group: &'static str,
+    /// The resource, in the plural.
+    pub resource: &'static str,
+    /// The verbs.
+    pub verbs: &'static [&'static str],
+}
+
+const WATCH: &[&str] = &["list", "watch"];
+
+/// Exactly what the requests of this room need. The Role in `deploy/` grants these and no others; tests compare both
+/// with the requests that are made.
+pub const PERMISSIONS: &[Permission] = &[SERVICES, ENDPOINT_SLICES, PODS];
+
+const SERVICES: Permission = Permission { api_group: "", resource: "services", verbs: WATCH };
+const ENDPOINT_SLICES: Permission =
+    Permission { api_group: "discovery.k8s.io", resource: "endpointslices", verbs: WATCH };
+const PODS: Permission = Permission { api_group: "", resource: "pods", verbs: WATCH };
+
+/// What watching a kind of object needs.
+#[must_use]
+pub const fn permission(kind: ClusterKind) -> Permission {
+    match kind {
+        ClusterKind::Services => SERVICES,
+        ClusterKind::EndpointSlices => ENDPOINT_SLICES,
+        ClusterKind::Pods => PODS,
+    }
+}
