@@ -1,3 +1,10 @@
-//! The `serinus` binary.
+//! The `serinus` binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    serinus::cli::main()
+}

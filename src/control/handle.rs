@@ -30,10 +30,10 @@ pub struct RoutesConfig {
 pub(super) enum Message {
     Config(RoutesConfig),
     Cluster(ClusterChange),
-    Trouble {
-        namespace: Namespace,
-        kind: ClusterKind,
-        problem: Option<Problem>,
+    /// A watch's problems, in place of those it had: of the watch itself, or of its objects.
+    Watch {
+        of: WatchProblems,
+        problems: Vec<Problem>,
     },
     /// Problems of a whole part of the router, by its name; none when they are gone.
     Problems(&'static str, Vec<Problem>),
@@ -48,6 +48,13 @@ pub(super) enum Message {
         route: String,
         reply: oneshot::Sender<Option<Vec<RevisionEntry>>>,
     },
+}
+
+/// Whose problems they are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WatchProblems {
+    Itself(ClusterKind, Namespace),
+    Objects(ClusterKind, Namespace),
 }
 
 #[derive(Debug)]
@@ -133,9 +140,14 @@ impl Control {
         self.send(Message::Cluster(change)).await;
     }
 
-    /// A watch has a problem, or has it no more.
-    pub async fn trouble(&self, namespace: Namespace, kind: ClusterKind, problem: Option<Problem>) {
-        self.send(Message::Trouble { namespace, kind, problem }).await;
+    /// What hinders a watch, in place of what did; nothing when it is well again.
+    pub async fn trouble(&self, namespace: Namespace, kind: ClusterKind, problems: Vec<Problem>) {
+        self.send(Message::Watch { of: WatchProblems::Itself(kind, namespace), problems }).await;
+    }
+
+    /// The objects of a watch that cannot be used, in place of those before; nothing when all can.
+    pub async fn bad_objects(&self, namespace: Namespace, kind: ClusterKind, problems: Vec<Problem>) {
+        self.send(Message::Watch { of: WatchProblems::Objects(kind, namespace), problems }).await;
     }
 
     /// The problems of a part of the router, in place of those it had.

@@ -8,12 +8,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::model::{ClusterKind, Namespace, Problem, RouteName, ServiceKey, Timestamp};
+use crate::model::{Problem, RouteName, ServiceKey, Timestamp};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::{Desired, SavedState, Touched};
 use crate::telemetry::Telemetry;
 
-use super::handle::{Control, Done, Message, Reply, RoutesConfig, WeightChange};
+use super::handle::{Control, Done, Message, Reply, RoutesConfig, WatchProblems, WeightChange};
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
 use super::state_file::StateFile;
@@ -60,7 +60,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         want,
         saver,
         telemetry: start.telemetry,
-        troubles: BTreeMap::new(),
+        watches: BTreeMap::new(),
         parts: BTreeMap::new(),
         known_problems: BTreeSet::new(),
         batch: Batch::default(),
@@ -79,7 +79,7 @@ struct Task {
     want: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
     saver: Saver,
     telemetry: Arc<Telemetry>,
-    troubles: BTreeMap<(ClusterKind, Namespace), Problem>,
+    watches: BTreeMap<WatchProblems, Vec<Problem>>,
     parts: BTreeMap<&'static str, Vec<Problem>>,
     /// Problems that were logged and are still there.
     known_problems: BTreeSet<Problem>,
@@ -123,11 +123,12 @@ impl Task {
         match message {
             Message::Config(config) => self.take_config(config),
             Message::Cluster(change) => self.batch.touched.merge(self.desired.apply_cluster(change)),
-            Message::Trouble { namespace, kind, problem } => {
-                match problem {
-                    Some(problem) => self.troubles.insert((kind, namespace), problem),
-                    None => self.troubles.remove(&(kind, namespace)),
-                };
+            Message::Watch { of, problems } => {
+                if problems.is_empty() {
+                    self.watches.remove(&of);
+                } else {
+                    self.watches.insert(of, problems);
+                }
                 self.batch.problems_changed = true;
             }
             Message::Problems(part, problems) => {
@@ -214,17 +215,17 @@ impl Task {
     }
 
     fn publish_problems(&mut self) {
-        let general: Vec<Problem> =
-            self.parts.values().flatten().chain(self.troubles.values()).cloned().collect();
         let table = self.table.load();
-        let mut all: BTreeSet<Problem> = general.iter().cloned().collect();
+        let mut told: BTreeSet<Problem> = self.parts.values().flatten().cloned().collect();
         // Before everything is listed, a version without pods is nothing to be told of.
         if self.desired.is_complete() {
-            all.extend(table.routes().iter().flat_map(|route| route.problems.iter().cloned()));
+            told.extend(table.routes().iter().flat_map(|route| route.problems.iter().cloned()));
         }
-        all.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
-        self.known_problems.difference(&all).for_each(|p| self.telemetry.problem_solved(p));
-        self.known_problems = all;
+        told.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
+        self.known_problems.difference(&told).for_each(|p| self.telemetry.problem_solved(p));
+        self.known_problems = told;
+        // Watches log their problems themselves.
+        let general = self.parts.values().chain(self.watches.values()).flatten().cloned().collect();
         self.published_problems.store(Arc::new(general));
     }
 }

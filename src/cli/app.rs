@@ -1,0 +1,308 @@
+//! Wires the rooms into a running router.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::admin::{self, AdminListener, AdminOptions};
+use crate::config::{self, ConfigErrors, Discovery, Settings, StateStore};
+use crate::control::{self, Control, RoutesConfig, StateFile};
+use crate::kubernetes::{self, ClusterAccess, WatchEvent};
+use crate::model::Problem;
+use crate::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown, watch_refusals};
+use crate::routing::tally::Unrouted;
+use crate::state::SavedState;
+use crate::telemetry::{AccessLog, Telemetry};
+
+/// How many refused connections may wait to be looked at.
+const REFUSALS: usize = 256;
+/// How many events of the cluster may wait to be taken in.
+const CLUSTER_EVENTS: usize = 256;
+
+/// A running router.
+#[derive(Debug)]
+pub struct Router {
+    listeners: Vec<(String, SocketAddr)>,
+    admin: SocketAddr,
+    control: Control,
+    telemetry: Arc<Telemetry>,
+    say_stop: watch::Sender<bool>,
+    say_admin_stop: watch::Sender<bool>,
+    server: JoinHandle<usize>,
+    admin_server: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl Router {
+    /// Starts a router with these settings; `file` is where they came from, to be watched for changes.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on, the state file or the token file cannot be used, or there is no way to the
+    /// cluster: each says what to do.
+    pub async fn start(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Self> {
+        let telemetry = Arc::new(Telemetry::new()?);
+        if let Some(token_file) = &settings.admin.token_file {
+            admin::check_token_file(token_file)?;
+        }
+        let (listeners, admin_listener) = bind(&settings).await?;
+        let access_log = match &settings.access_log {
+            config::AccessLog::Off => None,
+            config::AccessLog::Stdout => Some(AccessLog::stdout()),
+            config::AccessLog::File(path) => Some(AccessLog::file(path)?),
+        };
+        let cluster = match &settings.discovery {
+            Discovery::Static(_) => None,
+            Discovery::Kubernetes(k) => {
+                let access = ClusterAccess { kubeconfig: k.kubeconfig.clone(), context: k.context.clone() };
+                Some(kubernetes::connect(&access).await?)
+            }
+        };
+        let (state_file, saved, state_problems) = open_state(&settings.state)?;
+        let (control, control_task) = control::start(control::Start {
+            config: routes_config(&settings),
+            saved,
+            state_file,
+            telemetry: Arc::clone(&telemetry),
+        });
+        control.set_problems("state", state_problems).await;
+
+        let mut background = vec![control_task];
+        if let Some(client) = cluster {
+            background.extend(follow_cluster(client, &control, &telemetry));
+        }
+        let (say_stop, stop) = Shutdown::new();
+        let (say_admin_stop, admin_stop) = Shutdown::new();
+        let unrouted = Arc::new(Unrouted::default());
+        let (refusals, refused) = mpsc::channel(REFUSALS);
+        let changed = control.clone();
+        background.push(tokio::spawn(watch_refusals(refused, move |services| changed.touched(services))));
+
+        let router = RouterAddresses {
+            listeners: listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
+            admin: admin_listener.address(),
+        };
+        let options = GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted) };
+        let gateway = Gateway::new(Arc::clone(control.table()), options);
+        let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
+        let server = Server::new(gateway, Arc::clone(&telemetry), drain);
+        let server = tokio::spawn(server.run(listeners, stop));
+        let options = AdminOptions { token_file: settings.admin.token_file.clone() };
+        let serving =
+            admin::serve(admin_listener, control.clone(), Arc::clone(&telemetry), unrouted, options, admin_stop);
+        let admin_server = tokio::spawn(serving);
+        if let Some(file) = file {
+            background.push(tokio::spawn(follow_config(file, settings, control.clone(), Arc::clone(&telemetry))?));
+        }
+        let RouterAddresses { listeners, admin } = router;
+        for (listener, address) in &listeners {
+            tracing::info!(listener, %address, "listening");
+        }
+        tracing::info!(address = %admin, "admin API listening");
+        Ok(Self {
+            listeners,
+            admin,
+            control,
+            telemetry,
+            say_stop,
+            say_admin_stop,
+            server,
+            admin_server,
+            background,
+        })
+    }
+
+    /// Each listener's name and where it listens.
+    #[must_use]
+    pub fn listeners(&self) -> &[(String, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// Where the admin API listens.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The router's control.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The router's own metrics.
+    #[must_use]
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Stops as on SIGTERM (semantics §4.5): unready at once, accepting for `drain.delay`, then until the last request has
+    /// ended or `drain.timeout` has passed. Returns how many connections were cut.
+    pub async fn stop(self) -> usize {
+        tracing::info!("stopping: unready now; connections are taken for drain.delay, requests end within drain.timeout");
+        self.control.readiness().stop();
+        self.say_stop.send_replace(true);
+        let cut = self.server.await.unwrap_or_default();
+        // The admin API goes last, so that probes and metrics see the draining.
+        self.say_admin_stop.send_replace(true);
+        let _ = self.admin_server.await;
+        self.background.iter().for_each(JoinHandle::abort);
+        if cut > 0 {
+            tracing::warn!(connections = cut, "cut at the end of drain.timeout: raise it if requests take longer");
+        }
+        tracing::info!("stopped");
+        cut
+    }
+}
+
+struct RouterAddresses {
+    listeners: Vec<(String, SocketAddr)>,
+    admin: SocketAddr,
+}
+
+/// Binds every address, or tells every one that cannot be bound.
+async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
+    let mut listeners = Vec::new();
+    let mut errors = Vec::new();
+    for listener in &settings.listeners {
+        match Listener::bind(&listener.name, &listener.address.to_string()).await {
+            Ok(bound) => listeners.push(bound),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    match admin::bind(&settings.admin.address.to_string()).await {
+        Ok(admin) if errors.is_empty() => Ok((listeners, admin)),
+        Ok(_) => Err(anyhow::anyhow!(errors.join("\n"))),
+        Err(error) => {
+            errors.push(error.to_string());
+            Err(anyhow::anyhow!(errors.join("\n")))
+        }
+    }
+}
+
+fn open_state(store: &StateStore) -> anyhow::Result<(Option<StateFile>, SavedState, Vec<Problem>)> {
+    match store {
+        StateStore::Memory => {
+            let problem = Problem::new(
+                "weights and their history are kept in memory alone, and a restart goes back to the config's weights",
+                "set `state: {file: …}`",
+            );
+            Ok((None, SavedState::default(), vec![problem]))
+        }
+        StateStore::File(path) => {
+            let (file, restored) = StateFile::open(path)?;
+            let damaged = restored.damaged.map(|told| {
+                Problem::new(told, "compare the weights with what you expect; the damaged file is kept for you to look at")
+            });
+            Ok((Some(file), restored.state, damaged.into_iter().collect()))
+        }
+    }
+}
+
+fn routes_config(settings: &Settings) -> RoutesConfig {
+    let statics = match &settings.discovery {
+        Discovery::Static(statics) => Some(statics.clone()),
+        Discovery::Kubernetes(_) => None,
+    };
+    RoutesConfig { routes: settings.routes.clone(), statics }
+}
+
+/// Watches the cluster, and hands what is heard to the control task.
+fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc<Telemetry>) -> Vec<JoinHandle<()>> {
+    let (heard, mut events) = mpsc::channel(CLUSTER_EVENTS);
+    let watching =
+        tokio::spawn(kubernetes::watch(client, control.wanted_services(), heard, Arc::clone(telemetry)));
+    let control = control.clone();
+    let handing_on = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                WatchEvent::Change(change) => control.cluster(change).await,
+                WatchEvent::Trouble { namespace, kind, problem } => {
+                    control.trouble(namespace, kind, vec![problem]).await;
+                }
+                WatchEvent::Recovered { namespace, kind } => control.trouble(namespace, kind, Vec::new()).await,
+                WatchEvent::Objects { namespace, kind, problems } => {
+                    let problems = problems.into_iter().map(|p| p.problem).collect();
+                    control.bad_objects(namespace, kind, problems).await;
+                }
+            }
+        }
+    });
+    vec![watching, handing_on]
+}
+
+/// Follows the config file: what validates comes into force, what does not changes nothing.
+fn follow_config(
+    file: PathBuf,
+    mut running: Settings,
+    control: Control,
+    telemetry: Arc<Telemetry>,
+) -> std::io::Result<impl Future<Output = ()>> {
+    let mut contents = config::watch(&file)?;
+    Ok(async move {
+        let started_with = running.clone();
+        while let Some(content) = contents.next().await {
+            let shown = file.display().to_string();
+            match content {
+                Ok(settings) if settings == running => {
+                    // As it was, or back to it after an error.
+                    control.set_problems("config", restart_needed(&started_with, &running)).await;
+                }
+                Ok(settings) => {
+                    let problems = restart_needed(&started_with, &settings);
+                    if discovery_kind_changed(&started_with, &settings) {
+                        // Pods cannot come from elsewhere without a restart: the new routes would have none.
+                        telemetry.config_refused(&shown, "`discovery` changed its kind, which needs a restart");
+                        control.set_problems("config", problems).await;
+                        continue;
+                    }
+                    telemetry.config_loaded(&shown, settings.routes.len());
+                    control.config(routes_config(&settings)).await;
+                    control.set_problems("config", problems).await;
+                    running = settings;
+                }
+                Err(errors) => {
+                    telemetry.config_refused(&shown, &errors.to_string());
+                    control.set_problems("config", vec![refused(&file, &errors)]).await;
+                }
+            }
+        }
+    })
+}
+
+fn refused(file: &Path, errors: &ConfigErrors) -> Problem {
+    let first = errors.errors().first().map(ToString::to_string).unwrap_or_default();
+    Problem::new(
+        format!("the config file was refused, and the one before stays in force: {first}"),
+        format!("`serinus check {}` prints every error", file.display()),
+    )
+}
+
+fn discovery_kind_changed(before: &Settings, now: &Settings) -> bool {
+    std::mem::discriminant(&before.discovery) != std::mem::discriminant(&now.discovery)
+}
+
+/// What of a changed config takes effect only at a restart.
+fn restart_needed(before: &Settings, now: &Settings) -> Vec<Problem> {
+    let discovery = match (&before.discovery, &now.discovery) {
+        (Discovery::Static(_), Discovery::Static(_)) => false,
+        (before, now) => before != now,
+    };
+    let changed = [
+        ("listeners", before.listeners != now.listeners),
+        ("admin", before.admin != now.admin),
+        ("state", before.state != now.state),
+        ("discovery", discovery),
+        ("drain", before.drain != now.drain),
+        ("accessLog", before.access_log != now.access_log),
+    ];
+    let problem = |field: &str| {
+        Problem::new(
+            format!("`{field}` changed in the config file and takes effect only at a restart"),
+            "restart when it suits you (`kubectl rollout restart`); routes and weights follow the file at once",
+        )
+    };
+    changed.iter().filter(|(_, changed)| *changed).map(|(field, _)| problem(field)).collect()
+}

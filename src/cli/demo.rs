@@ -1,0 +1,136 @@
+//! `serinus demo`: the whole thing on one machine, without a cluster.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::config;
+use crate::demo::Testpage;
+use crate::telemetry::LogFormat;
+
+use super::CliError;
+use super::app::Router;
+use super::run::{Signals, start_logs};
+
+/// Six v1 pods and one v2 pod on loopback, and the router in front of them.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  serinus demo
+  serinus demo --listen 127.0.0.1:9080 --admin 127.0.0.1:9902   # when the ports are taken")]
+pub struct DemoArgs {
+    /// Where the router listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: config::HostPort,
+    /// Where the admin API listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
+    admin: config::HostPort,
+}
+
+/// The pods of the demo: as in the README's walk-through, one of seven is the new version.
+const OLD_PODS: u8 = 6;
+
+/// Runs the demo until Ctrl-C.
+///
+/// # Errors
+/// When a port is taken, or the directory for temporary files cannot be written.
+pub fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
+    start_logs(LogFormat::Text, 0);
+    super::block_on(async {
+        let mut pods = Vec::new();
+        for number in 1..=OLD_PODS + 1 {
+            let version = if number <= OLD_PODS { "v1" } else { "v2" };
+            let pod = Testpage::start(number, version).await.map_err(|e| CliError::failed(e.to_string()))?;
+            pods.push((pod, version));
+        }
+        let folder = Folder::create()?;
+        let file = folder.0.join("serinus.yaml");
+        let failed = |error: std::io::Error| CliError::failed(format!("{} cannot be written: {error}", file.display()));
+        std::fs::write(&file, config_text(args, &pods)).map_err(failed)?;
+        let settings = config::load(&file).map_err(|errors| CliError::failed(errors.to_string()))?;
+        let router = Router::start(settings, Some(file.clone()))
+            .await
+            .map_err(|error| CliError::failed(format!("{error:#}")))?;
+        let mut signals = Signals::new()?;
+        out.write_all(welcome(&router, &file.display().to_string()).as_bytes())?;
+        out.flush()?;
+        signals.next().await;
+        tokio::select! {
+            _ = router.stop() => {}
+            () = signals.next() => {}
+        }
+        drop(pods);
+        out.write_all(b"The demo has ended.\n")?;
+        Ok(())
+    })
+}
+
+fn config_text(args: &DemoArgs, pods: &[(Testpage, &str)]) -> String {
+    let mut text = format!(
+        "# The demo's config: change a weight here, save, and it is live.\n\
+         listeners:\n  - {{name: web, address: '{}'}}\n\
+         admin: {{address: '{}'}}\n\
+         drain: {{delay: 0s, timeout: 2s}}\n\
+         discovery:\n  static:\n    default/testpage:\n",
+        args.listen, args.admin
+    );
+    for (pod, version) in pods {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "      - {{address: '{}', labels: {{type: testpage, version: {version}}}}}",
+            pod.address()
+        );
+    }
+    text.push_str(
+        "routes:\n  - name: testpage\n    service: default/testpage\n    debugHeaders: true\n    versions:\n      \
+         - {name: v1, selector: version!=v2}\n      - {name: v2, selector: version=v2, weight: 0.1}\n",
+    );
+    text
+}
+
+fn welcome(router: &Router, file: &str) -> String {
+    let url = router.listeners().first().map(|(_, address)| format!("http://{address}/")).unwrap_or_default();
+    let admin = format!("http://{}", router.admin());
+    let default_admin = admin == super::client::DEFAULT_ADMIN;
+    let option = if default_admin { String::new() } else { format!(" --admin {admin}") };
+    format!(
+        "
+Serinus is in front of 7 pods: six v1 and one v2, which gets 0.1 % of the requests.
+
+  {url:<40} the pods, through the router
+  {admin}/api/v1/routes{pad}   its state
+
+Try, in another terminal:
+
+  curl {url}
+  serinus weight testpage v2=30{option}      # and curl again; 0.0001 works as well
+  serinus status{option}
+  serinus rollout undo testpage{option}      # back
+
+Or change the weight in {file}
+(`cargo run -q -- …` in place of `serinus` from a source tree.)
+
+Ctrl-C ends it.
+",
+        pad = " ".repeat(23_usize.saturating_sub(admin.len())),
+    )
+}
+
+/// A folder that goes away with the demo.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> Result<Self, CliError> {
+        let path = std::env::temp_dir().join(format!("serinus-demo-{}", std::process::id()));
+        let failed = |error| CliError::failed(format!("{} cannot be made: {error}; set TMPDIR", path.display()));
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left in a folder for temporary files does no harm.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

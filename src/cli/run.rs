@@ -1,0 +1,103 @@
+//! `serinus run`: the router, until it is told to stop.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config;
+use crate::telemetry::{LogFormat, init_logs};
+
+use super::CliError;
+use super::app::Router;
+
+/// Runs the router.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  serinus run                                   # /etc/serinus/serinus.yaml
+  serinus run --config config/static.yaml       # without a cluster
+  serinus run -v                                # say more
+
+Stops cleanly on SIGTERM and Ctrl-C: unready at once, accepting for `drain.delay`, then
+requests get until `drain.timeout`. A second signal stops at once.")]
+pub struct RunArgs {
+    /// The config file, watched for changes.
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/serinus/serinus.yaml")]
+    config: PathBuf,
+    /// Log more: -v each change, -vv each request that fails. RUST_LOG, where set, decides instead.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// How to write log lines: text, json, or text on a terminal and JSON elsewhere.
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_enum)]
+    log_format: LogFormatArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormatArg {
+    Auto,
+    Text,
+    Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(arg: LogFormatArg) -> Self {
+        match arg {
+            LogFormatArg::Auto => LogFormat::Auto,
+            LogFormatArg::Text => LogFormat::Text,
+            LogFormatArg::Json => LogFormat::Json,
+        }
+    }
+}
+
+/// Starts logging at a level: what Serinus says, and of its libraries only what is worth waking for.
+pub(super) fn start_logs(format: LogFormat, verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER));
+}
+
+/// Runs the router until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// When the config is refused, or the router cannot start.
+pub fn run(args: &RunArgs) -> Result<(), CliError> {
+    start_logs(args.log_format.into(), args.verbose);
+    let settings = config::load(&args.config).map_err(|errors| CliError::failed(errors.to_string()))?;
+    super::block_on(async {
+        let router = Router::start(settings, Some(args.config.clone()))
+            .await
+            .map_err(|error| CliError::failed(format!("{error:#}")))?;
+        let mut signals = Signals::new()?;
+        signals.next().await;
+        tokio::select! {
+            _ = router.stop() => {}
+            () = signals.next() => tracing::warn!("second signal: stopped at once"),
+        }
+        Ok(())
+    })
+}
+
+/// SIGTERM and Ctrl-C.
+pub(super) struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, CliError> {
+        let failed = |error: std::io::Error| CliError::failed(format!("signals cannot be listened for: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

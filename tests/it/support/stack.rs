@@ -1,0 +1,151 @@
+//! The whole thing: a cluster with pods that listen, and the router in front of them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use serinus::cli::app::Router;
+use serinus::config;
+use tempfile::{TempDir, TempPath};
+
+use super::apiserver::ApiServer;
+use super::cluster::{Cluster, PodInfo, loopback_address};
+use super::eventually;
+use super::http::{Answer, Client};
+use super::upstream::Upstream;
+
+/// The port that pods listen on in place of the manifests' 80, which needs rights.
+const POD_PORT: u16 = 18080;
+
+/// A cluster, its pods and a router.
+pub(crate) struct Stack {
+    pub(crate) cluster: Cluster,
+    pub(crate) pods: BTreeMap<String, Upstream>,
+    pub(crate) router: Router,
+    /// The folder of the config file and the state file.
+    pub(crate) folder: TempDir,
+    _kubeconfig: TempPath,
+}
+
+/// A manifest of `tests/fixtures/manifests`, with pods on a port that needs no rights.
+pub(crate) fn manifest(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/manifests").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.replace("targetPort: 80,", &format!("targetPort: {POD_PORT},"))
+        .replace("containerPort: 80}", &format!("containerPort: {POD_PORT}}}"))
+        .replace("containerPort: 80,", &format!("containerPort: {POD_PORT},"))
+}
+
+/// A config for a cluster: the router and its admin API on free ports, state in `folder`, and these routes.
+pub(crate) fn cluster_config(kubeconfig: &std::path::Path, folder: &std::path::Path, routes: &str) -> String {
+    format!(
+        "listeners: [{{name: web, address: '127.0.0.1:0'}}]\n\
+         admin: {{address: '127.0.0.1:0'}}\n\
+         state: {{file: {}}}\n\
+         drain: {{delay: 0s, timeout: 5s}}\n\
+         discovery: {{kubernetes: {{kubeconfig: {}}}}}\n\
+         routes:\n{routes}",
+        folder.join("state.json").display(),
+        kubeconfig.display(),
+    )
+}
+
+impl Stack {
+    /// Loads a manifest, starts its pods (with the version that `version_of` tells) and a router with these routes, and
+    /// waits until it is ready.
+    pub(crate) async fn start(yaml: &str, routes: &str, version_of: impl Fn(&PodInfo) -> String) -> Self {
+        let api = ApiServer::start().await;
+        let kubeconfig = api.kubeconfig();
+        let mut cluster = Cluster::new(api, loopback_address);
+        cluster.load(yaml);
+        let folder = tempfile::tempdir().unwrap();
+        let text = cluster_config(&kubeconfig, folder.path(), routes);
+        let file = folder.path().join("serinus.yaml");
+        std::fs::write(&file, text).unwrap();
+        let router = start_router(file).await;
+        let mut stack = Self { cluster, pods: BTreeMap::new(), router, folder, _kubeconfig: kubeconfig };
+        stack.start_pods(version_of).await;
+        stack.ready().await;
+        stack
+    }
+
+    /// Starts servers for pods that have none.
+    pub(crate) async fn start_pods(&mut self, version_of: impl Fn(&PodInfo) -> String) {
+        for pod in self.cluster.all_pods() {
+            let name = format!("{}/{}", pod.namespace, pod.name);
+            if !self.pods.contains_key(&name) {
+                let port = pod.ports.first().map_or(POD_PORT, |(_, port)| *port);
+                let upstream = Upstream::start((pod.ip, port).into(), &version_of(&pod)).await;
+                self.pods.insert(name, upstream);
+            }
+        }
+    }
+
+    /// Waits until the router is ready.
+    pub(crate) async fn ready(&self) {
+        eventually("the router is ready", || self.router.control().readiness().hindrance().is_none().then_some(()))
+            .await;
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.router.listeners()[0].1
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address())
+    }
+
+    pub(crate) fn admin(&self) -> Client {
+        Client::new(self.router.admin())
+    }
+
+    /// Sets weights through the admin API.
+    pub(crate) async fn weight(&self, route: &str, weights: &str) -> Answer {
+        let body = format!("{{\"weights\": {weights}, \"reason\": \"test\"}}");
+        let request = format!(
+            "PUT /api/v1/routes/{route}/weights HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.admin().raw(request.as_bytes()).await.unwrap()
+    }
+
+    /// How many ready endpoints a version has.
+    pub(crate) fn usable(&self, route: &str, version: usize) -> usize {
+        let table = self.router.control().table().load_full();
+        table.route(route).map_or(0, |r| r.versions[version].candidates().len())
+    }
+
+    /// Sends `count` GETs on `clients` connections, and gives how often each version answered; panics at a failed one.
+    pub(crate) async fn split(&self, host: &str, clients: u64, count: u64) -> BTreeMap<String, u64> {
+        let left = Arc::new(AtomicU64::new(count));
+        let mut tasks = Vec::new();
+        for _ in 0..clients {
+            let (mut client, left, host) = (self.client(), Arc::clone(&left), host.to_owned());
+            tasks.push(tokio::spawn(async move {
+                let mut versions: BTreeMap<String, u64> = BTreeMap::new();
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+                    let answer = client.get(&host, "/").await.unwrap();
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    *versions.entry(answer.version().to_owned()).or_default() += 1;
+                }
+                versions
+            }));
+        }
+        let mut versions: BTreeMap<String, u64> = BTreeMap::new();
+        for task in tasks {
+            for (version, count) in task.await.unwrap() {
+                *versions.entry(version).or_default() += count;
+            }
+        }
+        versions
+    }
+}
+
+/// Starts a router from a config file.
+pub(crate) async fn start_router(file: PathBuf) -> Router {
+    let settings = config::load(&file).unwrap_or_else(|e| panic!("{e}"));
+    Router::start(settings, Some(file)).await.unwrap_or_else(|e| panic!("{e:#}"))
+}
