@@ -77,12 +77,22 @@ fn build(text: &str) -> Result<Node, Fatal> {
 
 /// YAML has no control characters. The parser would take a NUL for the end of the file and skip the rest.
 fn refuse_control_characters(text: &str) -> Result<(), Fatal> {
-    let is_bad = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
-    for (line, content) in text.split('\n').enumerate() {
-        if let Some((column, c)) = content.chars().enumerate().find(|(_, c)| is_bad(*c)) {
-            let at = Position { line: line + 1, column: column + 1 };
-            let code = u32::from(c);
-            return Err((at, format!("not YAML: the control character U+{code:04X} must not be in a file")));
+    let mut at = Position { line: 1, column: 1 };
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            // One line end.
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' | '\n' => at = Position { line: at.line + 1, column: 1 },
+            '\t' | '\u{85}' => at.column += 1,
+            _ if c.is_control() => {
+                let code = u32::from(c);
+                return Err((
+                    at,
+                    format!("not YAML: the control character U+{code:04X} must not be in a file"),
+                ));
+            }
+            _ => at.column += 1,
         }
     }
     Ok(())
