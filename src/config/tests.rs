@@ -343,9 +343,9 @@ fn two_cannot_listen_on_one_address() {
 
 #[test]
 fn a_file_cannot_be_half_read() {
-    let empty = "1:1: the file is empty: write at least `routes:`, see the configuration reference";
+    let empty = documented("the file is empty: write at least `routes:`, see the configuration reference");
     for text in ["", " ", "\n\n", "# nothing\n", "---\n", "\u{feff}", "~"] {
-        check(text, &[empty]);
+        check(text, &[&format!("1:1: {empty}")]);
     }
     check(
         "listeners: [{name: a, address: 'a:1'}]",
@@ -486,6 +486,13 @@ fn fields_that_come_later_are_told_from_unknown_ones() {
     );
 }
 
+/// `message`, which the reference also quotes.
+#[track_caller]
+fn documented(message: &str) -> &str {
+    assert!(reference::REFERENCE.contains(&format!("`` {message} ``")), "not in the reference: {message}");
+    message
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_one_error() {
     let directory = tempfile::tempdir().unwrap();
@@ -494,13 +501,16 @@ fn a_file_that_cannot_be_read_is_one_error() {
         let error = super::load(&path).unwrap_err().to_string();
         error.strip_prefix(&path.display().to_string()).unwrap().to_owned()
     };
-    assert_eq!(load("none"), ": there is no such file: check the path, or name another with `--config`");
-    assert_eq!(load("."), ": is not a regular file: name the file itself");
+    let said = |name: &str, message: &str| assert_eq!(load(name), format!(": {}", documented(message)));
+    said("none", "there is no such file: check the path, or name another with `--config`");
+    said(".", "is not a regular file: name the file itself");
     fs::write(directory.path().join("latin1"), b"routes: []\n# \xfc\n").unwrap();
-    assert_eq!(load("latin1"), ": is not UTF-8 text on line 2: save it as UTF-8");
+    said("latin1", "is not UTF-8 text on line 2: save it as UTF-8");
     let large = fs::File::create(directory.path().join("large")).unwrap();
     large.set_len(MAX_BYTES + 1).unwrap();
-    assert_eq!(load("large"), ": is larger than 16 MiB: make it smaller");
+    said("large", "is larger than 16 MiB: make it smaller");
+    // Whoever runs the tests may be able to read everything.
+    documented(&explain(&ErrorKind::PermissionDenied.into()));
 
     let good = directory.path().join("good");
     fs::write(&good, STATIC).unwrap();

@@ -106,7 +106,7 @@ fn explain(error: &ScanError, text: &str) -> Fatal {
     if info.contains("anchor") {
         return (at, ALIAS.to_owned());
     }
-    let remedy = if line.trim_start_matches(' ').starts_with('\t') {
+    let remedy = if info.contains("tab") || line.trim_start_matches(' ').starts_with('\t') {
         "indent with spaces, not with tabs"
     } else if info.contains("mapping values are not allowed") {
         "put a text that contains `: ` into quotes, and check the indentation"
@@ -211,6 +211,11 @@ fn resolve(text: &str) -> Value {
         _ if is_number(text) => Value::Number(text.to_owned()),
         _ => Value::Text(text.to_owned()),
     }
+}
+
+/// Whether a plain scalar is a text.
+pub(super) fn is_text(plain: &str) -> bool {
+    matches!(resolve(plain), Value::Text(_))
 }
 
 fn is_number(text: &str) -> bool {

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::once;
 use crate::config::errors::{Errors, shorten};
 use crate::config::file::{PathFile, RouteFile, VersionFile};
-use crate::config::input::{AnyLength, Field, Marked, nearest};
+use crate::config::hints::nearest;
+use crate::config::input::{AnyLength, Field, Marked};
 use crate::config::settings::Discovery;
 use crate::config::values::RegexPath;
 use crate::model::{
