@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::errors::{Errors, Place};
-use super::input::{AnyLength, Field, Input, Marked, Pairs, list, nearest, object, wrong_type};
+use super::hints::{list, nearest};
+use super::input::{AnyLength, Field, Input, Marked, Pairs, object, wrong_type};
 use super::settings::{AccessLog, HostPort};
 use super::values::{ExactPath, LabelKey, LabelValue, ListenerName, PrefixPath, RegexPath, Span, Text};
 use super::yaml::{Node, Value};

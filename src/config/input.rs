@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use serde_json::{Map, json};
 
 use super::errors::{Errors, Place, shorten};
+use super::hints::{flow, list, nearest};
 use super::yaml::{Node, Value};
 
 /// Something that can be read from a config file.
@@ -175,8 +176,8 @@ pub(super) trait KeyInput: Sized {
     fn read(text: &str) -> Result<Self, String>;
 }
 
-/// A mapping whose keys are the user's. Entries that cannot be read are left out, each with its error.
-pub(super) struct Pairs<K, T>(pub(super) Vec<(K, Marked<T>)>);
+/// A mapping whose keys are the user's. Entries whose key cannot be read are left out, with an error.
+pub(super) struct Pairs<K, T>(pub(super) Vec<(K, Field<T>)>);
 
 impl<K: KeyInput, T: Input> Input for Pairs<K, T> {
     fn schema() -> serde_json::Value {
@@ -201,10 +202,10 @@ impl<K: KeyInput, T: Input> Input for Pairs<K, T> {
                 errors.add(&at_key, DUPLICATE);
                 continue;
             }
-            let read_key = K::read(&key.text).map_err(|message| errors.add(&at_key, message));
-            let value = read(node, place.field(&key.text, node.at), errors);
-            if let (Ok(key), Some(value)) = (read_key, value) {
-                pairs.push((key, value));
+            let value = read(node, place.field(&key.text, node.at), errors).map_or(Field::Bad, Field::Given);
+            match K::read(&key.text) {
+                Ok(key) => pairs.push((key, value)),
+                Err(message) => errors.add(&at_key, message),
             }
         }
         Some(Self(pairs))
@@ -295,51 +296,6 @@ fn unknown(
     match near {
         Some(near) => (format!("unknown field: did you mean `{near}`?"), Some(near)),
         None => (format!("unknown field: the fields here are {}", list(known)), None),
-    }
-}
-
-/// Of `known` what `text` was probably meant to be.
-pub(super) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
-    if text.len() > 64 {
-        return None;
-    }
-    let plain = |text: &str| text.replace(['_', '-', ' '], "").to_ascii_lowercase();
-    let text = plain(text);
-    known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(&text, &plain(name)), *name))
-        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1) && *distance < text.len().max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
-
-/// `a`, `b`, `c`.
-pub(super) fn list(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// A JSON value as one line of YAML.
-pub(super) fn flow(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:!=".contains(c);
-            let quoted = !text.chars().all(plain)
-                || text.starts_with(['!', '-', ':', '='])
-                || text.ends_with(':')
-                || text.parse::<f64>().is_ok();
-            if quoted { format!("{text:?}") } else { text.clone() }
-        }
-        serde_json::Value::Array(items) => {
-            format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", "))
-        }
-        serde_json::Value::Object(fields) => {
-            let fields: Vec<_> =
-                fields.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect();
-            format!("{{{}}}", fields.join(", "))
-        }
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {
-            value.to_string()
-        }
     }
 }
 

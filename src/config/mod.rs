@@ -7,6 +7,7 @@
 mod check;
 mod errors;
 mod file;
+mod hints;
 mod input;
 mod settings;
 mod values;
@@ -64,17 +65,7 @@ pub fn load(path: &Path) -> Result<Settings, ConfigErrors> {
 fn load_text(path: &Path) -> Result<String, ConfigErrors> {
     let name = path.display().to_string();
     let fail = |message: String| ConfigErrors::whole(&name, message);
-    let unreadable = |error: std::io::Error| {
-        fail(match error.kind() {
-            ErrorKind::NotFound => {
-                "there is no such file: check the path, or name another with `--config`".to_owned()
-            }
-            ErrorKind::PermissionDenied => {
-                "may not be read by this user: change its permissions or those of its directory".to_owned()
-            }
-            _ => format!("cannot be read: {error}"),
-        })
-    };
+    let unreadable = |error: std::io::Error| fail(explain(&error));
     // A pipe or a device could block or never end.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(fail("is not a regular file: name the file itself".to_owned()));
@@ -90,6 +81,17 @@ fn load_text(path: &Path) -> Result<String, ConfigErrors> {
         let line = e.as_bytes().iter().take(valid).filter(|b| **b == b'\n').count() + 1;
         fail(format!("is not UTF-8 text on line {line}: save it as UTF-8"))
     })
+}
+
+/// Why a file could not be read, and what to do.
+fn explain(error: &std::io::Error) -> String {
+    if error.kind() == ErrorKind::NotFound {
+        "there is no such file: check the path, or name another with `--config`".to_owned()
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        "may not be read by this user: change its permissions or those of its directory".to_owned()
+    } else {
+        format!("cannot be read: {error}")
+    }
 }
 
 fn too_large(file: &str) -> ConfigErrors {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::errors::{Errors, Place, shorten};
-use super::input::{Input, KeyInput, list, nearest, read_text, wrong_type};
+use super::hints::{list, nearest};
+use super::input::{Input, KeyInput, read_text, wrong_type};
 use super::settings::HostPort;
 use super::yaml::{Node, Value};
 use crate::model::{
@@ -17,12 +18,10 @@ use crate::model::{
 
 /// A value that is written as a text: what is wanted, its schema, and how it is read.
 macro_rules! text_value {
-    ($type:ty, $wanted:expr, $schema:tt, $read:expr) => {
+    ($type:ty, $wanted:expr, { $($schema:tt)* }, $read:expr) => {
         impl Input for $type {
             fn schema() -> serde_json::Value {
-                let mut schema = json!($schema);
-                schema["type"] = "string".into();
-                schema
+                json!({"type": "string", $($schema)*})
             }
 
             fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {

@@ -189,10 +189,18 @@ struct Places {
 impl Places {
     /// Watches the directories that matter now. What cannot be watched is left to the regular look.
     fn follow(&mut self, path: &Path) {
-        let directories = directories(path);
-        if directories == self.known && self.watcher.is_some() {
-            return;
+        // Again after each change: a link may be swapped while its directory is not watched yet.
+        for _ in 0..3 {
+            let directories = directories(path);
+            if directories == self.known && self.watcher.is_some() {
+                return;
+            }
+            self.watch(&directories);
+            self.known = directories;
         }
+    }
+
+    fn watch(&mut self, directories: &BTreeSet<Directory>) {
         let wake = self.wake.clone();
         // A new watcher every time: the old one may hold on to a directory that was replaced under the same name.
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -203,11 +211,10 @@ impl Places {
         });
         self.watcher = watcher.ok();
         if let Some(watcher) = &mut self.watcher {
-            for (directory, ..) in &directories {
+            for (directory, ..) in directories {
                 let _ = watcher.watch(directory, RecursiveMode::NonRecursive);
             }
         }
-        self.known = directories;
     }
 }
 

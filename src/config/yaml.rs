@@ -77,12 +77,22 @@ fn build(text: &str) -> Result<Node, Fatal> {
 
 /// YAML has no control characters. The parser would take a NUL for the end of the file and skip the rest.
 fn refuse_control_characters(text: &str) -> Result<(), Fatal> {
-    let is_bad = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
-    for (line, content) in text.split('\n').enumerate() {
-        if let Some((column, c)) = content.chars().enumerate().find(|(_, c)| is_bad(*c)) {
-            let at = Position { line: line + 1, column: column + 1 };
-            let code = u32::from(c);
-            return Err((at, format!("not YAML: the control character U+{code:04X} must not be in a file")));
+    let mut at = Position { line: 1, column: 1 };
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            // One line end.
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' | '\n' => at = Position { line: at.line + 1, column: 1 },
+            '\t' | '\u{85}' => at.column += 1,
+            _ if c.is_control() => {
+                let code = u32::from(c);
+                return Err((
+                    at,
+                    format!("not YAML: the control character U+{code:04X} must not be in a file"),
+                ));
+            }
+            _ => at.column += 1,
         }
     }
     Ok(())
@@ -96,7 +106,7 @@ fn explain(error: &ScanError, text: &str) -> Fatal {
     if info.contains("anchor") {
         return (at, ALIAS.to_owned());
     }
-    let remedy = if line.trim_start_matches(' ').starts_with('\t') {
+    let remedy = if info.contains("tab") || line.trim_start_matches(' ').starts_with('\t') {
         "indent with spaces, not with tabs"
     } else if info.contains("mapping values are not allowed") {
         "put a text that contains `: ` into quotes, and check the indentation"
@@ -201,6 +211,11 @@ fn resolve(text: &str) -> Value {
         _ if is_number(text) => Value::Number(text.to_owned()),
         _ => Value::Text(text.to_owned()),
     }
+}
+
+/// Whether a plain scalar is a text.
+pub(super) fn is_text(plain: &str) -> bool {
+    matches!(resolve(plain), Value::Text(_))
 }
 
 fn is_number(text: &str) -> bool {

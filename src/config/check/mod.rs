@@ -182,11 +182,11 @@ fn fixed(pairs: &Pairs<ServiceKey, AnyLength<EndpointFile>>, errors: &mut Errors
     for (service, endpoints) in &pairs.0 {
         let mut addresses = HashMap::new();
         let mut pods = Vec::new();
-        for endpoint in &endpoints.value.0 {
+        for endpoint in endpoints.value().map(|list| &list.0).into_iter().flatten() {
             let Field::Given(address) = &endpoint.value.address else { continue };
             once(&mut addresses, address.value, address.value, &address.place, errors);
             let labels = endpoint.value.labels.value().map(|labels| &labels.0).into_iter().flatten();
-            let labels = labels.map(|(key, value)| (key.0.clone(), value.value.0.clone()));
+            let labels = labels.filter_map(|(key, value)| Some((key.0.clone(), value.value()?.0.clone())));
             pods.push(StaticEndpoint { address: address.value, labels: Arc::new(labels.collect()) });
         }
         services.insert(service.clone(), pods);

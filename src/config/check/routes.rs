@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::once;
 use crate::config::errors::{Errors, shorten};
 use crate::config::file::{PathFile, RouteFile, VersionFile};
-use crate::config::input::{AnyLength, Field, Marked, nearest};
+use crate::config::hints::nearest;
+use crate::config::input::{AnyLength, Field, Marked};
 use crate::config::settings::Discovery;
 use crate::config::values::RegexPath;
 use crate::model::{
@@ -135,7 +136,10 @@ impl Regexes {
 /// Which hosts and paths have a route already: a second one would never get a request.
 #[derive(Default)]
 struct Taken {
-    by: HashMap<(String, String), String>,
+    /// By host and path: the number of the route.
+    by: HashMap<(String, String), usize>,
+    /// What to call the routes so far.
+    names: Vec<String>,
     full: bool,
 }
 
@@ -162,27 +166,27 @@ impl Taken {
             errors.add(&route.place, message);
             return;
         }
-        let name = match route.value.name.value() {
-            Some(name) => format!("route `{name}`"),
-            None => format!("the route on line {}", route.place.position.line),
-        };
+        let line = route.place.position.line;
+        let this = self.names.len();
+        self.names.push(match route.value.name.value() {
+            Some(name) => format!("the route `{name}` on line {line}"),
+            None => format!("the route on line {line}"),
+        });
         let mut complained = HashSet::new();
         for host in &hosts {
             for path in &paths {
-                let Some(by) = self.by.get(&(host.clone(), path.clone())) else {
-                    self.by.insert((host.clone(), path.clone()), name.clone());
-                    continue;
-                };
+                let by = *self.by.entry((host.clone(), path.clone())).or_insert(this);
                 // Once for each other route: one cause, one complaint. A repeat within this route has been said.
-                if *by != name && complained.insert(by.clone()) {
-                    let host = if host == "*" { "every host" } else { host };
-                    let message = format!(
-                        "has the host and path of {by} ({host}, {path}) and would never get its requests: \
-                                 change or remove one"
-                    );
-                    let place = route.value.name.given().map_or(&route.place, |name| &name.place);
-                    errors.add(place, message);
+                if by == this || !complained.insert(by) {
+                    continue;
                 }
+                let first = self.names.get(by).map(String::as_str).unwrap_or_default();
+                let host = if host == "*" { "every host" } else { host };
+                let message = format!(
+                    "would never get a request: {first} has the same host and path ({host}, {path}): change or remove one"
+                );
+                let place = route.value.name.given().map_or(&route.place, |name| &name.place);
+                errors.add(place, message);
             }
         }
     }
