@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use crate::model::{
     AddressType, BackendRef, ClusterChange, Conditions, Namespace, Pod, PodKey, PortRef, Service, ServiceKey,
     ServicePort, Slice, SliceEndpoint, SlicePort, TargetRef,
@@ -103,6 +105,60 @@ pub(crate) fn lists(
         ClusterChange::Services(web(), services),
         ClusterChange::Slices(web(), slices),
         ClusterChange::Pods(web(), pods),
+    ]
+}
+
+/// A random change over three Services, four slices and four pods.
+pub(crate) fn any_change() -> impl Strategy<Value = ClusterChange> {
+    let any_service = || (0..3_usize).prop_map(|i| ["svc", "other", "third"][i]);
+    let any_ports = || (0..3_usize).prop_map(|i| ["=80", "=80/grpc", "=80 x=81"][i]);
+    let any_pod = || {
+        (0..4_usize, 0..2_u8, 0..3_usize, any::<bool>()).prop_map(|(name, uid, labels, is_deleting)| {
+            let labels = ["", "version=v1", "version=v2"][labels];
+            let pod = pod(&format!("{}/{uid}", ["a", "b", "c", "d"][name]), labels);
+            if is_deleting { deleting(pod) } else { pod }
+        })
+    };
+    let any_endpoint = || {
+        (1..5_u8, 0..5_usize, 0..2_u8, 0..4_usize).prop_map(|(ip, pod, uid, state)| {
+            let state = ["ready", "ready", "draining", "unready"][state];
+            match ["a", "b", "c", "d"].get(pod) {
+                Some(pod) => format!("10.0.0.{ip} {pod}/{uid} {state}"),
+                None => format!("10.0.0.{ip} {state}"),
+            }
+        })
+    };
+    let any_slice = || {
+        (0..4_usize, any_service(), 0..2_usize, proptest::collection::vec(any_endpoint(), 0..4)).prop_map(
+            |(name, service, port, endpoints)| {
+                let name = format!("{service}-{}", ["p", "q", "r", "s"][name]);
+                slice(&name, service, ["=8080", "=9090"][port], &endpoints.join(","))
+            },
+        )
+    };
+    let distinct = |slices: Vec<Slice>| {
+        let named: BTreeMap<_, _> = slices.into_iter().map(|s| (Arc::clone(&s.name), s)).collect();
+        named.into_values().collect()
+    };
+    let distinct_pods = |pods: Vec<Pod>| {
+        let named: BTreeMap<_, _> = pods.into_iter().map(|p| (p.key.clone(), p)).collect();
+        named.into_values().collect()
+    };
+    let name = |s: &Slice| (s.service.clone(), Arc::clone(&s.name));
+    prop_oneof![
+        2 => (any_service(), any_ports()).prop_map(|(s, p)| {
+            let (key, service) = service(s, p);
+            ClusterChange::ServiceApplied(key, service)
+        }),
+        1 => any_service().prop_map(|s| ClusterChange::ServiceDeleted(key(s))),
+        6 => any_slice().prop_map(ClusterChange::SliceApplied),
+        2 => any_slice().prop_map(move |s| { let (service, name) = name(&s); ClusterChange::SliceDeleted(service, name) }),
+        6 => any_pod().prop_map(ClusterChange::PodApplied),
+        2 => any_pod().prop_map(|pod| ClusterChange::PodDeleted(pod.key)),
+        1 => proptest::collection::vec(any_slice(), 0..4).prop_map(move |s| ClusterChange::Slices(web(), distinct(s))),
+        1 => proptest::collection::vec(any_pod(), 0..4).prop_map(move |p| ClusterChange::Pods(web(), distinct_pods(p))),
+        1 => Just(ClusterChange::Services(web(), vec![service("svc", "=80"), service("other", "=80")])),
+        1 => Just(ClusterChange::NamespaceForgotten(web())),
     ]
 }
 
