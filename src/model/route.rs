@@ -112,7 +112,7 @@ pub enum Balance {
 /// A host that a route takes: exact, or `*.suffix`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostMatch {
-    /// This host; lower case.
+    /// This host; lower case, an IPv6 address in brackets.
     Exact(String),
     /// Every host under this one, `*.` left out; lower case.
     Suffix(String),
@@ -139,15 +139,17 @@ impl FromStr for HostMatch {
             Some(host) => (true, host),
             None => (false, lower.as_str()),
         };
-        let address = host.parse::<std::net::IpAddr>().is_ok()
-            || host
-                .strip_prefix('[')
-                .and_then(|h| h.strip_suffix(']'))
-                .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
+        // Requests carry an IPv6 address in brackets (RFC 3986 §3.2.2), and in its short form (RFC 5952).
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        if let Ok(v6) = bare.parse::<std::net::Ipv6Addr>()
+            && !suffix
+        {
+            return Ok(HostMatch::Exact(format!("[{v6}]")));
+        }
         if host.contains('*') {
             return refuse("a `*` can only stand for whole leading labels, like *.example.com");
         }
-        if host.contains(':') && !address {
+        if host.contains(':') {
             return refuse("write it without a port: every port is matched");
         }
         let label = |label: &str| {
@@ -158,7 +160,7 @@ impl FromStr for HostMatch {
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         let host = host.strip_suffix('.').unwrap_or(host);
-        if (suffix || !address) && (host.len() > 253 || !host.split('.').all(label)) {
+        if host.len() > 253 || !host.split('.').all(label) {
             return refuse(
                 "use letters, digits, `-` and `.`, as in shop.example.com (non-ASCII names as punycode)",
             );
@@ -285,10 +287,13 @@ mod tests {
             ("shop.example.com.", "shop.example.com"),
             ("127.0.0.1", "127.0.0.1"),
             ("[::1]", "[::1]"),
+            ("FD00:0::1", "[fd00::1]"),
         ] {
             assert_eq!(host(text), Ok(shown.to_owned()), "{text}");
         }
-        for text in ["", "*", "a.*.b", "*.*.b", "http://a", "a/b", "a:80", "a..b", "-a.b", "ü.de", "a b"] {
+        for text in
+            ["", "*", "a.*.b", "*.*.b", "http://a", "a/b", "a:80", "a..b", "-a.b", "ü.de", "a b", "*.::1"]
+        {
             assert!(host(text).is_err(), "{text}");
         }
     }

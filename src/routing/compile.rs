@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use crate::model::{
-    BackendRef, EndpointId, EndpointPhase, Generation, OnEmpty, Problem, RouteName, RouteSpec, ServiceKey,
-    Share, VersionName,
+    BackendRef, EndpointId, EndpointPhase, Generation, OnEmpty, Problem, Protocol, Revision, RouteName,
+    RouteSpec, Selector, ServiceKey, Share, VersionName,
 };
 use crate::state::{Desired, Resolved, ResolvedEndpoint, Touched};
 
@@ -18,7 +18,7 @@ use super::Endpoint;
 use super::balance::Balancer;
 use super::matcher::Matcher;
 use super::split::{Place, Split};
-use super::table::{Fallback, Member, Route, RoutingTable, Unassigned, Version};
+use super::table::{Member, Origin, Route, RoutingTable, Unassigned, Version};
 use super::tally::Tally;
 
 /// Compiles routing tables, each from the one before.
@@ -27,7 +27,8 @@ pub struct Compiler {
     table: RoutingTable,
     by_service: HashMap<ServiceKey, Vec<usize>>,
     carried: HashMap<RouteName, CarriedRoute>,
-    endpoints: BTreeMap<EndpointId, Weak<Endpoint>>,
+    /// By protocol too: two ports of a Service may lead to the same address and speak differently.
+    endpoints: BTreeMap<(EndpointId, Protocol), Weak<Endpoint>>,
     prune_at: usize,
 }
 
@@ -36,8 +37,8 @@ pub struct Compiler {
 struct CarriedRoute {
     /// The places of the split, by the version's place in the spec: see `split`.
     places: Vec<Arc<Place>>,
-    /// The places of the split among the others, for when stable is empty.
-    spare_places: Vec<Arc<Place>>,
+    /// The revision of the weights in force.
+    revision: Revision,
     versions: HashMap<VersionName, CarriedVersion>,
 }
 
@@ -45,6 +46,10 @@ struct CarriedRoute {
 struct CarriedVersion {
     tally: Arc<Tally>,
     turn: Arc<AtomicUsize>,
+    /// Where its own requests stand against those that fall to it from versions without a usable endpoint.
+    origin: Arc<Place>,
+    /// How many requests it had got when the revision in force began.
+    begun_before: u64,
 }
 
 /// The endpoints of the backends that one compile came across.
@@ -119,23 +124,22 @@ impl Compiler {
         let effective = effective(&asked, &usable, &heirs);
         problems.extend(empty_versions(spec, &asked, &usable, &heirs, &members));
 
-        let before = self.table.route(spec.name.as_str()).filter(|route| route.revision == revision).cloned();
         let carried = self.carried.entry(spec.name.clone()).or_default();
-        carried.fit(spec);
+        carried.fit(spec, revision);
         let versions = spec
             .versions
             .iter()
             .zip(members.into_iter().zip(candidates))
-            .zip(asked.iter().zip(effective))
+            .zip(asked.iter().zip(&effective))
             .map(|((v, (members, candidates)), (asked, effective))| {
-                let CarriedVersion { tally, turn } =
+                let CarriedVersion { tally, turn, origin, begun_before } =
                     carried.versions.entry(v.name.clone()).or_default().clone();
-                let same = before.as_ref().and_then(|route| route.versions.iter().find(|b| b.name == v.name));
                 Version {
                     name: v.name.clone(),
                     asked: *asked,
-                    effective,
-                    begun_before: same.map_or_else(|| tally.begun(), |b| b.begun_before),
+                    effective: *effective,
+                    origin: Origin::new(*asked, *effective, origin),
+                    begun_before,
                     tally,
                     members,
                     candidates,
@@ -143,26 +147,20 @@ impl Compiler {
                 }
             })
             .collect();
-        let weighted = |weights: &[Share], places: &[Arc<Place>]| {
-            let weights = weights.iter().map(|share| u64::from(share.millionths()));
-            Split::new(weights.zip(places).enumerate().map(|(i, (w, place))| (i, w, Arc::clone(place))))
-        };
-        let split = weighted(&asked, &carried.places);
-        let fallback = match heirs {
-            None => Fallback::Nobody,
-            Some(heirs) => Fallback::Others(weighted(&heirs, &carried.spare_places)),
-        };
+        // By the shares in force, so that a version that is empty for a while owes nothing when it is back.
+        let weights = effective.iter().map(|share| u64::from(share.millionths())).zip(&carried.places);
+        let split =
+            Split::new(weights.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
         problems.sort();
         problems.dedup();
-        Route { spec: Arc::clone(spec), revision, versions, unassigned, problems, split, fallback }
+        Route { spec: Arc::clone(spec), revision, versions, unassigned, problems, split }
     }
 
     fn member(&mut self, found: &ResolvedEndpoint) -> Member {
-        let known =
-            self.endpoints.get(&found.id).and_then(Weak::upgrade).filter(|e| e.protocol == found.protocol);
-        let endpoint = known.unwrap_or_else(|| {
+        let key = (found.id.clone(), found.protocol);
+        let endpoint = self.endpoints.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
             let endpoint = Arc::new(Endpoint::new(found.id.clone(), found.pod.clone(), found.protocol));
-            self.endpoints.insert(found.id.clone(), Arc::downgrade(&endpoint));
+            self.endpoints.insert(key, Arc::downgrade(&endpoint));
             endpoint
         });
         Member { endpoint, phase: found.phase }
@@ -171,9 +169,9 @@ impl Compiler {
     /// What the cluster says anew of an address outweighs a connection that it refused before (semantics §2.2).
     fn forgive(&self, spoken_of: &HashSet<IpAddr>) {
         for ip in spoken_of {
-            let id = |port| EndpointId { address: SocketAddr::new(*ip, port), pod_uid: Arc::from("") };
-            let until = |id: &EndpointId| id.address.ip() == *ip;
-            for (_, endpoint) in self.endpoints.range(id(0)..).take_while(|(id, _)| until(id)) {
+            let first = EndpointId { address: SocketAddr::new(*ip, 0), pod_uid: Arc::from("") };
+            let from_there = self.endpoints.range((first, Protocol::Http1)..);
+            for (_, endpoint) in from_there.take_while(|((id, _), _)| id.address.ip() == *ip) {
                 if let Some(endpoint) = endpoint.upgrade() {
                     endpoint.forgive();
                 }
@@ -191,11 +189,12 @@ impl Compiler {
 }
 
 impl CarriedRoute {
-    fn fit(&mut self, spec: &RouteSpec) {
-        let versions = spec.versions.len();
-        self.places.resize_with(versions.max(self.places.len()), Arc::default);
-        self.spare_places.resize_with(versions.max(self.spare_places.len()), Arc::default);
+    fn fit(&mut self, spec: &RouteSpec, revision: Revision) {
+        self.places.resize_with(spec.versions.len().max(self.places.len()), Arc::default);
         self.versions.retain(|name, _| spec.versions.iter().any(|v| v.name == *name));
+        if std::mem::replace(&mut self.revision, revision) != revision {
+            self.versions.values_mut().for_each(|version| version.begun_before = version.tally.begun());
+        }
     }
 }
 
@@ -331,17 +330,29 @@ fn empty_versions(
         .zip(asked.iter().zip(usable).zip(members))
         .filter(|(_, ((asked, usable), _))| **asked > Share::ZERO && !**usable)
         .map(|(version, (_, members))| {
-            let pods = match (members.len(), &version.selector) {
-                (0, Some(selector)) => format!("no pod of the Service matches `{selector}`"),
-                (0, None) => "the Service has no pod left for it".to_owned(),
-                (n, _) => format!("none of its {n} pods is ready"),
-            };
+            let pods = why_empty(members, version.selector.as_ref());
             Problem::new(
                 format!("version {} of route {} has no usable pod ({pods}): {fate}", version.name, spec.name),
                 "check its pods, labels and readiness with `kubectl get pods --show-labels`",
             )
         })
         .collect()
+}
+
+fn why_empty(members: &[Member], selector: Option<&Selector>) -> String {
+    let all = members.len();
+    let unready = members.iter().filter(|m| m.phase == EndpointPhase::Unready).count();
+    match (all, all - unready, selector) {
+        (0, _, Some(selector)) => format!("no pod of the Service matches `{selector}`"),
+        (0, _, None) => "the Service has no pod left for it".to_owned(),
+        (1, 0, _) => "its only pod is not ready".to_owned(),
+        (1, _, _) => "its only pod refuses connections".to_owned(),
+        (_, 0, _) => format!("none of its {all} pods is ready"),
+        (_, refused, _) if refused == all => format!("all its {all} pods refuse connections"),
+        (_, refused, _) => {
+            format!("of its {all} pods, {unready} not ready and {refused} refusing connections")
+        }
+    }
 }
 
 #[cfg(test)]

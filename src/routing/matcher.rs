@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use regex::RegexSet;
+use regex::{Regex, RegexSet};
 
 use crate::model::{HostMatch, PathMatch, RouteSpec};
 
@@ -26,13 +26,17 @@ pub struct Matcher {
 /// The longest host that can be in the maps (RFC 1035 §2.3.4).
 const LONGEST_HOST: usize = 255;
 
+/// How large the regular expressions of one host may be as one automaton, in bytes.
+const SET_LIMIT: usize = 256 << 20;
+
 #[derive(Debug, Default)]
 struct Paths {
     exact: HashMap<Box<str>, RouteIndex>,
     prefixes: HashMap<Box<str>, RouteIndex>,
     longest_prefix: usize,
     /// Longest pattern first.
-    regexes: Vec<(String, RouteIndex)>,
+    regexes: Vec<(Regex, RouteIndex)>,
+    /// All of them as one; nothing when they are too large for that, and are tried one by one.
     regex_set: Option<RegexSet>,
 }
 
@@ -141,7 +145,7 @@ impl Paths {
                     self.longest_prefix = self.longest_prefix.max(path.len());
                     self.prefixes.entry(path.as_str().into()).or_insert(index);
                 }
-                PathMatch::Regex(regex) => self.regexes.push((regex.as_str().to_owned(), index)),
+                PathMatch::Regex(regex) => self.regexes.push((regex.clone(), index)),
             }
         }
     }
@@ -150,10 +154,10 @@ impl Paths {
         if self.regexes.is_empty() {
             return;
         }
-        self.regexes.sort_by_key(|(pattern, index)| (std::cmp::Reverse(pattern.len()), *index));
+        self.regexes.sort_by_key(|(pattern, index)| (std::cmp::Reverse(pattern.as_str().len()), *index));
         // Each pattern was compiled when the config was checked; together they may be larger than one alone.
-        let patterns = self.regexes.iter().map(|(pattern, _)| pattern);
-        self.regex_set = regex::RegexSetBuilder::new(patterns).size_limit(256 << 20).build().ok();
+        let patterns = self.regexes.iter().map(|(pattern, _)| pattern.as_str());
+        self.regex_set = regex::RegexSetBuilder::new(patterns).size_limit(SET_LIMIT).build().ok();
     }
 
     fn find(&self, path: &str) -> Option<(RouteIndex, MatchedBy)> {
@@ -162,10 +166,8 @@ impl Paths {
         {
             return Some((*route, MatchedBy::Exact));
         }
-        if let Some(set) = &self.regex_set
-            && let Some(route) = set.matches(path).iter().next().and_then(|first| self.regexes.get(first))
-        {
-            return Some((route.1, MatchedBy::Regex));
+        if let Some(route) = self.find_regex(path) {
+            return Some((route, MatchedBy::Regex));
         }
         // The path itself, then each of its ancestors. No prefix is longer than the longest, so that a path of a
         // thousand slashes costs no more than the config's own prefixes do.
@@ -176,8 +178,20 @@ impl Paths {
             {
                 return Some((*route, MatchedBy::Part(end)));
             }
-            end = path.as_bytes().get(..end)?.iter().rposition(|b| *b == b'/')?;
+            if end == 0 {
+                return None;
+            }
+            // What has no slash, like the `*` of `OPTIONS *`, is under the root all the same: "every path" means it too.
+            end = path.as_bytes().get(..end)?.iter().rposition(|b| *b == b'/').unwrap_or(0);
         }
+    }
+
+    fn find_regex(&self, path: &str) -> Option<RouteIndex> {
+        let found = match &self.regex_set {
+            Some(set) => set.matches(path).iter().next().and_then(|first| self.regexes.get(first)),
+            None => self.regexes.iter().find(|(regex, _)| regex.is_match(path)),
+        };
+        found.map(|(_, route)| *route)
     }
 }
 

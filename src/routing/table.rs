@@ -10,7 +10,7 @@ use crate::model::{
 
 use super::balance::Balancer;
 use super::matcher::{Matched, Matcher, RouteIndex};
-use super::split::Split;
+use super::split::{Place, Split};
 use super::tally::Tally;
 use super::{Endpoint, InFlight};
 
@@ -63,8 +63,8 @@ pub struct Route {
     pub unassigned: Vec<Unassigned>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
+    /// By the shares in force.
     pub(super) split: Split,
-    pub(super) fallback: Fallback,
 }
 
 /// An endpoint that belongs to no version.
@@ -76,15 +76,6 @@ pub struct Unassigned {
     pub pod: Option<PodKey>,
     /// Its labels have not arrived yet (semantics §1.2).
     pub labels_pending: bool,
-}
-
-/// Who gets a request that fell to a version without a usable endpoint (semantics §2.4).
-#[derive(Clone, Debug)]
-pub(super) enum Fallback {
-    /// Nobody: it is answered 503.
-    Nobody,
-    /// The others, by this split.
-    Others(Split),
 }
 
 /// The version of one request.
@@ -101,17 +92,9 @@ impl Route {
     ///
     /// Nothing only when no version has a share, which a compiled route never has.
     pub fn choose(&self, mut random: impl FnMut() -> u64) -> Option<Choice> {
-        let drawn = self.split.draw(&mut random)?;
-        if self.versions.get(drawn).is_some_and(|v| !v.candidates.is_empty()) {
-            return Some(Choice { version: drawn, reason: ChoiceReason::Weight });
-        }
-        Some(match &self.fallback {
-            Fallback::Nobody => Choice { version: drawn, reason: ChoiceReason::Weight },
-            Fallback::Others(split) => match split.draw(random) {
-                Some(version) => Choice { version, reason: ChoiceReason::Fallback },
-                None => Choice { version: drawn, reason: ChoiceReason::Weight },
-            },
-        })
+        let version = self.split.draw(&mut random)?;
+        let reason = self.versions.get(version).map_or(ChoiceReason::Weight, |v| v.origin.draw(random));
+        Some(Choice { version, reason })
     }
 
     /// The name of the route.
@@ -138,6 +121,34 @@ pub struct Version {
     pub(super) balancer: Balancer,
     /// How many requests it had got when the revision in force began.
     pub(super) begun_before: u64,
+    pub(super) origin: Origin,
+}
+
+/// Where the requests of a version come from: its own share, or those of versions without a usable endpoint
+/// (semantics §2.4). Split as exactly as the versions are.
+#[derive(Debug)]
+pub(super) struct Origin(Split);
+
+impl Origin {
+    const OWN: usize = 0;
+    const INHERITED: usize = 1;
+
+    pub(super) fn new(asked: Share, effective: Share, place: Arc<Place>) -> Self {
+        let own = asked.min(effective).millionths();
+        let inherited = effective.millionths() - own;
+        // The last one needs no place.
+        Self(Split::new([
+            (Self::OWN, u64::from(own), place),
+            (Self::INHERITED, u64::from(inherited), Arc::default()),
+        ]))
+    }
+
+    fn draw(&self, random: impl FnMut() -> u64) -> ChoiceReason {
+        match self.0.draw(random) {
+            Some(Self::INHERITED) => ChoiceReason::Fallback,
+            _ => ChoiceReason::Weight,
+        }
+    }
 }
 
 /// An endpoint of a version, and what the cluster says of it.

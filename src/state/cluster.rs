@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::{ClusterChange, ClusterKind, Namespace, Pod, PodKey, Service, ServiceKey, Slice};
+use crate::model::{
+    ClusterChange, ClusterKind, Namespace, Pod, PodKey, Service, ServiceKey, Slice, TargetRef,
+};
 
 use super::Touched;
 
@@ -13,10 +15,19 @@ pub struct Cluster {
     pub(super) services: HashMap<ServiceKey, Service>,
     pub(super) slices: HashMap<ServiceKey, BTreeMap<Arc<str>, Slice>>,
     pub(super) pods: HashMap<PodKey, Pod>,
-    /// Which Services point at a pod, and in how many places: so that a pod's news finds its Services.
-    pointers: HashMap<PodKey, Vec<(ServiceKey, usize)>>,
+    /// Who points at a pod: so that a pod's news finds its Services.
+    pointers: HashMap<PodKey, Pointers>,
     /// What has been listed whole at least once.
     listed: HashSet<(ClusterKind, Namespace)>,
+}
+
+/// Which Services point at a pod.
+#[derive(Debug, Default, PartialEq)]
+struct Pointers {
+    /// Each with the number of its endpoints that do.
+    services: Vec<(ServiceKey, usize)>,
+    /// The uid of the last pod of that name that was deleted while they did.
+    departed: Option<Arc<str>>,
 }
 
 impl Cluster {
@@ -28,6 +39,12 @@ impl Cluster {
 
     pub(super) fn has_listed(&self, kind: ClusterKind, namespace: &Namespace) -> bool {
         self.listed.contains(&(kind, Arc::clone(namespace)))
+    }
+
+    /// Whether the pod was deleted, though a slice still points at it (semantics §2.2).
+    pub(super) fn is_departed(&self, target: &TargetRef) -> bool {
+        let departed = self.pointers.get(&target.pod).and_then(|p| p.departed.as_ref());
+        departed.is_some_and(|departed| target.uid.as_ref().is_none_or(|uid| uid == departed))
     }
 
     /// Takes in what was heard, and tells which Services it touches.
@@ -100,11 +117,9 @@ impl Cluster {
         if before == Some(&slice) {
             return;
         }
-        let unchanged: HashSet<_> = before
-            .map(|b| b.endpoints.iter().filter(|e| slice.endpoints.contains(e)).map(|e| e.address).collect())
-            .unwrap_or_default();
-        let news = slice.endpoints.iter().map(|e| e.address).filter(|a| !unchanged.contains(a));
-        touched.spoken_of.extend(news);
+        let known: HashMap<_, _> = before.iter().flat_map(|b| &b.endpoints).map(|e| (e.address, e)).collect();
+        let news = slice.endpoints.iter().filter(|e| known.get(&e.address) != Some(e));
+        touched.spoken_of.extend(news.map(|e| e.address));
         touched.services.insert(slice.service.clone());
         for target in slice.endpoints.iter().filter_map(|e| e.target.as_ref()) {
             point(&mut self.pointers, &target.pod, &slice.service);
@@ -133,21 +148,25 @@ impl Cluster {
     }
 
     fn pod_deleted(&mut self, key: &PodKey, touched: &mut Touched) {
-        if self.pods.remove(key).is_some() {
+        if let Some(pod) = self.pods.remove(key) {
             self.touch_pod(key, touched);
+            if let Some(pointers) = self.pointers.get_mut(key) {
+                pointers.departed = Some(pod.uid);
+            }
         }
     }
 
     fn touch_pod(&self, key: &PodKey, touched: &mut Touched) {
-        let services = self.pointers.get(key).map(Vec::as_slice).unwrap_or_default();
+        let services = self.pointers.get(key).map(|p| p.services.as_slice()).unwrap_or_default();
         touched.services.extend(services.iter().map(|(service, _)| service.clone()));
     }
 
     fn forget(&mut self, namespace: &Namespace, touched: &mut Touched) {
         self.services.retain(|key, _| key.namespace != *namespace);
-        self.slices.retain(|key, _| key.namespace != *namespace);
+        for (_, gone) in self.slices.extract_if(|key, _| key.namespace == *namespace) {
+            gone.values().for_each(|slice| unpoint_all(&mut self.pointers, slice));
+        }
         self.pods.retain(|key, _| key.namespace != *namespace);
-        self.pointers.retain(|key, _| key.namespace != *namespace);
         self.listed.retain(|(_, listed)| listed != namespace);
         touched.everything = true;
     }
@@ -161,17 +180,17 @@ fn keys_gone<'a, K: Clone + Eq + std::hash::Hash + 'a>(
     known.filter(|key| in_scope(key) && !keep.contains(*key)).cloned().collect()
 }
 
-fn point(pointers: &mut HashMap<PodKey, Vec<(ServiceKey, usize)>>, pod: &PodKey, service: &ServiceKey) {
-    let services = pointers.entry(pod.clone()).or_default();
+fn point(pointers: &mut HashMap<PodKey, Pointers>, pod: &PodKey, service: &ServiceKey) {
+    let services = &mut pointers.entry(pod.clone()).or_default().services;
     match services.iter_mut().find(|(s, _)| s == service) {
         Some((_, count)) => *count += 1,
         None => services.push((service.clone(), 1)),
     }
 }
 
-fn unpoint_all(pointers: &mut HashMap<PodKey, Vec<(ServiceKey, usize)>>, slice: &Slice) {
+fn unpoint_all(pointers: &mut HashMap<PodKey, Pointers>, slice: &Slice) {
     for target in slice.endpoints.iter().filter_map(|e| e.target.as_ref()) {
-        let Some(services) = pointers.get_mut(&target.pod) else { continue };
+        let Some(Pointers { services, .. }) = pointers.get_mut(&target.pod) else { continue };
         if let Some((_, count)) = services.iter_mut().find(|(s, _)| *s == slice.service) {
             *count -= 1;
         }

@@ -5,6 +5,8 @@
 mod cluster;
 mod resolve;
 mod revisions;
+#[cfg(test)]
+pub(crate) mod samples;
 mod saved;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

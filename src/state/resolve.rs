@@ -155,7 +155,10 @@ impl Cluster {
             id: EndpointId { address, pod_uid: uid.unwrap_or_else(|| Arc::from("")) },
             pod: Some(target.pod.clone()),
             labels: pod.map(|p| Arc::clone(&p.labels)),
-            phase: phase(endpoint.conditions, pod),
+            phase: match pod {
+                None if self.is_departed(target) => EndpointPhase::Unready,
+                pod => phase(endpoint.conditions, pod),
+            },
             protocol,
             labels_pending: pod.is_none(),
         }
