@@ -83,11 +83,12 @@ impl Route {
         for version in &self.versions {
             let (name, asked, effective) = (&version.name, version.asked, version.effective);
             why.push(match (asked == effective, version.candidates.len()) {
-                (true, n) => format!("version `{name}`: {asked} % by weight, among {n} endpoints"),
+                (true, n) => format!("version `{name}`: {asked} % by weight, among {}", endpoints(n)),
                 (false, 0) => format!("version `{name}`: {asked} % by weight, but it has no usable pod: given away"),
                 (false, n) => format!(
                     "version `{name}`: {asked} % by weight, {effective} % with the share of versions without pods, \
-                     among {n} endpoints"
+                     among {}",
+                    endpoints(n)
                 ),
             });
         }
@@ -123,3 +124,11 @@ impl Route {
         }
     }
 }
+
+fn endpoints(n: usize) -> String {
+    if n == 1 { "1 endpoint".to_owned() } else { format!("{n} endpoints") }
+}
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;
