@@ -49,7 +49,9 @@ impl Place {
                 Fault::Lost(format!("an event could not be read: {error}"))
             }
             watcher::Error::WatchFailed(error) => Fault::Cut(chain(error)),
-            watcher::Error::NoResourceVersion => Fault::Lost("an answer without a resourceVersion".to_owned()),
+            watcher::Error::NoResourceVersion => {
+                Fault::Lost("an answer without a resourceVersion".to_owned())
+            }
         }
     }
 
@@ -71,7 +73,9 @@ impl Place {
             Problem::new(
                 format!("the API server at {} does not accept the credentials (401)", self.origin.url),
                 match &self.origin.kubeconfig {
-                    None => "check that the pod's ServiceAccount still exists and its token is mounted".to_owned(),
+                    None => {
+                        "check that the pod's ServiceAccount still exists and its token is mounted".to_owned()
+                    }
                     Some(file) => {
                         format!("renew the credentials of the kubeconfig {}", file.display())
                     }
@@ -120,7 +124,9 @@ impl Place {
             None => "the cluster's own address".to_owned(),
             Some(file) => format!("from the kubeconfig {}", file.display()),
         };
-        let network = format!("check that the API server runs and that nothing (NetworkPolicy, firewall) is between; its address is {source}");
+        let network = format!(
+            "check that the API server runs and that nothing (NetworkPolicy, firewall) is between; its address is {source}"
+        );
         if find::<NoAnswer>(error).is_some() {
             return Problem::new(format!("the API server at {url} does not answer"), network);
         }
@@ -129,7 +135,9 @@ impl Place {
             let what = match io {
                 io::ErrorKind::ConnectionRefused => Some("refuses connections"),
                 io::ErrorKind::TimedOut => Some("does not answer"),
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some("cannot be reached"),
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                    Some("cannot be reached")
+                }
                 _ => None,
             };
             if let Some(what) = what {
@@ -204,7 +212,8 @@ mod tests {
         let message = "endpointslices.discovery.k8s.io is forbidden: User \"system:serviceaccount:serinus:serinus\" cannot watch resource \"endpointslices\" in API group \"discovery.k8s.io\" in the namespace \"web\"";
         let error = watcher::Error::InitialListFailed(api(403, "Forbidden", message));
         let problem = trouble(place(ClusterKind::EndpointSlices).fault(&error));
-        for needle in ["forbids", "serviceaccount:serinus", "watch endpointslices", "namespace web", "discovery.k8s.io"]
+        for needle in
+            ["forbids", "serviceaccount:serinus", "watch endpointslices", "namespace web", "discovery.k8s.io"]
         {
             assert!(problem.message.contains(needle), "{needle}: {problem}");
         }

@@ -17,13 +17,11 @@ pub(super) enum ConnectFailure {
 }
 
 pub(super) fn connect_failure(error: &Error) -> ConnectFailure {
-    match error.etype() {
-        ErrorType::ConnectRefused => ConnectFailure::Refused,
-        _ => ConnectFailure::Other,
-    }
+    if *error.etype() == ErrorType::ConnectRefused { ConnectFailure::Refused } else { ConnectFailure::Other }
 }
 
 /// How an upstream failed an attempt; nothing when the fault is not its own.
+#[expect(clippy::wildcard_enum_match_arm, reason = "pingora's kinds of error are many, and more may come")]
 pub(super) fn upstream_failure(error: &Error) -> Option<FailureKind> {
     if *error.esource() != ErrorSource::Upstream {
         return None;

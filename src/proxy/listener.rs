@@ -54,18 +54,11 @@ impl Listener {
     /// # Errors
     /// When the name does not resolve, or the address cannot be bound.
     pub async fn bind(name: &str, address: &str) -> Result<Self, BindError> {
-        let failed = |error: std::io::Error| {
-            let hint = match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "; another process has it (`ss -ltnp` shows which): stop that one, or change `address`"
-                }
-                std::io::ErrorKind::PermissionDenied => {
-                    "; use a port from 1024 on, or grant NET_BIND_SERVICE"
-                }
-                std::io::ErrorKind::AddrNotAvailable => "; the address is not one of this machine",
-                _ => "",
-            };
-            BindError { name: name.to_owned(), address: address.to_owned(), error, hint }
+        let failed = |error: std::io::Error| BindError {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            hint: hint(error.kind()),
+            error,
         };
         let mut addresses = tokio::net::lookup_host(address).await.map_err(failed)?;
         let missing = || failed(std::io::Error::other("the name has no address"));
@@ -85,6 +78,18 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "std's kinds of error are many, and more may come")]
+fn hint(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::AddrInUse => {
+            "; another process has it (`ss -ltnp` shows which): stop that one, or change `address`"
+        }
+        std::io::ErrorKind::PermissionDenied => "; use a port from 1024 on, or grant NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "; the address is not one of this machine",
+        _ => "",
     }
 }
 

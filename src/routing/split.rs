@@ -33,12 +33,12 @@ const ONE: u64 = (Share::DENOMINATOR as u64) << 20;
 
 /// How far a split has come: outlives the tables that use it.
 ///
-/// The lowest bit is `b`, the others are `f` in units of [`ONE`].
+/// The lowest bit is `b`, the others are `f` in units of `ONE`.
 #[derive(Debug, Default)]
 pub struct Place(AtomicU64);
 
 impl Place {
-    /// Whether the next request is one of `share` (in units of [`ONE`]); takes that step.
+    /// Whether the next request is one of `share` (in units of `ONE`); takes that step.
     fn step(&self, share: u64, random: u64) -> bool {
         let mut before = self.0.load(Ordering::Relaxed);
         loop {
@@ -87,7 +87,7 @@ pub struct Split {
 #[derive(Clone, Debug)]
 struct Level {
     version: usize,
-    /// The share, at this level, of the versions after this one, in units of [`ONE`].
+    /// The share, at this level, of the versions after this one, in units of `ONE`.
     pass_on: u64,
     place: Arc<Place>,
 }

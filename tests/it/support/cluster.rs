@@ -121,8 +121,11 @@ impl Cluster {
         let (namespace, name) = split(deployment);
         let object = self.api.get("deployments", namespace, name).expect("a Deployment");
         let hash = hash(&object["spec"]["template"].to_string(), 9);
-        let present: Vec<_> =
-            self.pods(deployment).into_iter().filter(|pod| pod.labels.get(TEMPLATE_HASH) == Some(&hash)).collect();
+        let present: Vec<_> = self
+            .pods(deployment)
+            .into_iter()
+            .filter(|pod| pod.labels.get(TEMPLATE_HASH) == Some(&hash))
+            .collect();
         for _ in present.len()..replicas {
             self.make_pod(namespace, name, &hash, &object["spec"]["template"]);
         }
@@ -136,7 +139,12 @@ impl Cluster {
 
     /// Changes a Deployment's template and makes `replicas` pods of it, beside the old ones: a paused rollout.
     /// Gives the new `pod-template-hash`.
-    pub(crate) fn surge(&mut self, deployment: &str, replicas: usize, change: impl FnOnce(&mut Value)) -> String {
+    pub(crate) fn surge(
+        &mut self,
+        deployment: &str,
+        replicas: usize,
+        change: impl FnOnce(&mut Value),
+    ) -> String {
         let (namespace, name) = split(deployment);
         self.api.edit("deployments", namespace, name, |d| change(&mut d["spec"]["template"]));
         self.scale(deployment, replicas);
@@ -264,11 +272,17 @@ impl Cluster {
             let of_group = |slice: &Value| slice["addressType"] == address_type && slice["ports"] == ports;
             let (mine, others): (Vec<Value>, Vec<Value>) = slices.into_iter().partition(of_group);
             slices = others;
-            let mut filled: Vec<(Value, Vec<Value>)> = mine.into_iter().map(|slice| {
-                let old = slice["endpoints"].as_array().cloned().unwrap_or_default();
-                let kept = old.iter().filter_map(|e| endpoints.remove(e["targetRef"]["uid"].as_str()?)).collect();
-                (slice, kept)
-            }).collect();
+            let mut filled: Vec<(Value, Vec<Value>)> = mine
+                .into_iter()
+                .map(|slice| {
+                    let old = slice["endpoints"].as_array().cloned().unwrap_or_default();
+                    let kept = old
+                        .iter()
+                        .filter_map(|e| endpoints.remove(e["targetRef"]["uid"].as_str()?))
+                        .collect();
+                    (slice, kept)
+                })
+                .collect();
             for endpoint in std::mem::take(&mut endpoints).into_values() {
                 let room = filled.iter_mut().find(|(_, endpoints)| endpoints.len() < ENDPOINTS_PER_SLICE);
                 if let Some((_, endpoints)) = room {

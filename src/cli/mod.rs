@@ -1,0 +1,146 @@
+//! The command line: a file for each command, and `app`, which wires the rooms.
+
+pub mod app;
+mod check;
+mod client;
+mod demo;
+mod explain;
+mod rollout;
+mod run;
+mod status;
+mod weight;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// Sends exactly the share of requests that you ask for to a new version, and takes it back at once.
+#[derive(Debug, Parser)]
+#[command(name = "serinus", version, max_term_width = 110)]
+#[command(after_help = "Start with `serinus demo`: the whole thing on this machine, without a cluster.
+
+Exit status: 0 done, 1 refused or failed (the reason on stderr), 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the router.
+    Run(run::RunArgs),
+    /// Run the whole thing on this machine, without a cluster.
+    Demo(demo::DemoArgs),
+    /// Validate a config file and print its routes.
+    Check(check::CheckArgs),
+    /// Say which route and version a request would get, and why.
+    Explain(explain::ExplainArgs),
+    /// Show routes, versions, shares, pods and problems.
+    Status(status::StatusArgs),
+    /// Change weights now.
+    Weight(weight::WeightArgs),
+    /// Look at the revisions of a route's weights, and go back.
+    Rollout(rollout::RolloutArgs),
+    /// Print the JSON Schema of the config file.
+    Schema,
+    /// Print completions for a shell.
+    #[command(after_help = "Examples:
+  source <(serinus completions bash)
+  serinus completions zsh > ~/.zfunc/_serinus")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub struct CliError {
+    status: u8,
+    message: String,
+}
+
+impl CliError {
+    /// Refused or failed: exit status 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { status: 1, message: message.into() }
+    }
+
+    /// Wrong usage: exit status 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { status: 2, message: message.into() }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // Whoever read the output has seen enough: `serinus status | head -1`.
+            return Self { status: 0, message: String::new() };
+        }
+        Self::failed(format!("the output could not be written: {error}"))
+    }
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = std::io::stdout().lock();
+    match run_command(&cli.command, &mut out).and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.message.is_empty() {
+                // Nothing is left to tell when stderr is gone as well.
+                let _ = writeln!(std::io::stderr(), "{}", error.message);
+            }
+            ExitCode::from(error.status)
+        }
+    }
+}
+
+fn run_command(command: &Command, out: &mut dyn Write) -> Result<(), CliError> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::demo(args, out),
+        Command::Check(args) => check::check(args, out),
+        Command::Explain(args) => explain::explain(args, out),
+        Command::Status(args) => status::status(args, out),
+        Command::Weight(args) => weight::weight(args, out),
+        Command::Rollout(args) => rollout::rollout(args, out),
+        Command::Schema => check::schema(out),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "serinus", out);
+            Ok(())
+        }
+    }
+}
+
+/// Runs a future on a runtime of all cores.
+fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| CliError::failed(format!("threads cannot be started: {e}")))?;
+    let result = runtime.block_on(future);
+    // Work that blocks is not waited for: what must be kept was waited for before.
+    runtime.shutdown_background();
+    result
+}
+
+/// A table in the manner of kubectl: no lines, aligned columns.
+fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(header);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}
