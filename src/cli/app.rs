@@ -90,11 +90,22 @@ impl Router {
         let server = Server::new(gateway, Arc::clone(&telemetry), drain);
         let server = tokio::spawn(server.run(listeners, stop));
         let options = AdminOptions { token_file: settings.admin.token_file.clone() };
-        let serving =
-            admin::serve(admin_listener, control.clone(), Arc::clone(&telemetry), unrouted, options, admin_stop);
+        let serving = admin::serve(
+            admin_listener,
+            control.clone(),
+            Arc::clone(&telemetry),
+            unrouted,
+            options,
+            admin_stop,
+        );
         let admin_server = tokio::spawn(serving);
         if let Some(file) = file {
-            background.push(tokio::spawn(follow_config(file, settings, control.clone(), Arc::clone(&telemetry))?));
+            background.push(tokio::spawn(follow_config(
+                file,
+                settings,
+                control.clone(),
+                Arc::clone(&telemetry),
+            )?));
         }
         let RouterAddresses { listeners, admin } = router;
         for (listener, address) in &listeners {
@@ -141,7 +152,9 @@ impl Router {
     /// Stops as on SIGTERM (semantics §4.5): unready at once, accepting for `drain.delay`, then until the last request has
     /// ended or `drain.timeout` has passed. Returns how many connections were cut.
     pub async fn stop(self) -> usize {
-        tracing::info!("stopping: unready now; connections are taken for drain.delay, requests end within drain.timeout");
+        tracing::info!(
+            "stopping: unready now; connections are taken for drain.delay, requests end within drain.timeout"
+        );
         self.control.readiness().stop();
         self.say_stop.send_replace(true);
         let cut = self.server.await.unwrap_or_default();
@@ -150,7 +163,10 @@ impl Router {
         let _ = self.admin_server.await;
         self.background.iter().for_each(JoinHandle::abort);
         if cut > 0 {
-            tracing::warn!(connections = cut, "cut at the end of drain.timeout: raise it if requests take longer");
+            tracing::warn!(
+                connections = cut,
+                "cut at the end of drain.timeout: raise it if requests take longer"
+            );
         }
         tracing::info!("stopped");
         cut
@@ -194,7 +210,10 @@ fn open_state(store: &StateStore) -> anyhow::Result<(Option<StateFile>, SavedSta
         StateStore::File(path) => {
             let (file, restored) = StateFile::open(path)?;
             let damaged = restored.damaged.map(|told| {
-                Problem::new(told, "compare the weights with what you expect; the damaged file is kept for you to look at")
+                Problem::new(
+                    told,
+                    "compare the weights with what you expect; the damaged file is kept for you to look at",
+                )
             });
             Ok((Some(file), restored.state, damaged.into_iter().collect()))
         }
@@ -210,7 +229,11 @@ fn routes_config(settings: &Settings) -> RoutesConfig {
 }
 
 /// Watches the cluster, and hands what is heard to the control task.
-fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc<Telemetry>) -> Vec<JoinHandle<()>> {
+fn follow_cluster(
+    client: kubernetes::Client,
+    control: &Control,
+    telemetry: &Arc<Telemetry>,
+) -> Vec<JoinHandle<()>> {
     let (heard, mut events) = mpsc::channel(CLUSTER_EVENTS);
     let watching =
         tokio::spawn(kubernetes::watch(client, control.wanted_services(), heard, Arc::clone(telemetry)));
@@ -222,7 +245,9 @@ fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc
                 WatchEvent::Trouble { namespace, kind, problem } => {
                     control.trouble(namespace, kind, vec![problem]).await;
                 }
-                WatchEvent::Recovered { namespace, kind } => control.trouble(namespace, kind, Vec::new()).await,
+                WatchEvent::Recovered { namespace, kind } => {
+                    control.trouble(namespace, kind, Vec::new()).await
+                }
                 WatchEvent::Objects { namespace, kind, problems } => {
                     let problems = problems.into_iter().map(|p| p.problem).collect();
                     control.bad_objects(namespace, kind, problems).await;
@@ -254,7 +279,8 @@ fn follow_config(
                     let problems = restart_needed(&started_with, &settings);
                     if discovery_kind_changed(&started_with, &settings) {
                         // Pods cannot come from elsewhere without a restart: the new routes would have none.
-                        telemetry.config_refused(&shown, "`discovery` changed its kind, which needs a restart");
+                        telemetry
+                            .config_refused(&shown, "`discovery` changed its kind, which needs a restart");
                         control.set_problems("config", problems).await;
                         continue;
                     }

@@ -35,7 +35,8 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), CliError> {
 /// # Errors
 /// When it cannot be written out.
 pub fn schema(out: &mut dyn Write) -> Result<(), CliError> {
-    let text = serde_json::to_string_pretty(&config::schema()).map_err(|e| CliError::failed(e.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(&config::schema()).map_err(|e| CliError::failed(e.to_string()))?;
     writeln!(out, "{text}")?;
     Ok(())
 }
@@ -66,7 +67,11 @@ fn show(settings: &Settings) -> String {
         Discovery::Static(_) => format!("{} pods by hand", settings.routes.iter().map(pods).sum::<usize>()),
         Discovery::Kubernetes(_) => "pods from Kubernetes".to_owned(),
     };
-    format!("{table}\nThe config is valid: {} routes, {found}.\n", settings.routes.len())
+    let routes = match settings.routes.len() {
+        1 => "1 route".to_owned(),
+        n => format!("{n} routes"),
+    };
+    format!("{table}\n\nThe config is valid: {routes}, {found}.\n")
 }
 
 fn all_or(items: impl Iterator<Item = String>) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::demo::Testpage;
@@ -44,8 +44,10 @@ pub fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
         }
         let folder = Folder::create()?;
         let file = folder.0.join("serinus.yaml");
-        let failed = |error: std::io::Error| CliError::failed(format!("{} cannot be written: {error}", file.display()));
-        std::fs::write(&file, config_text(args, &pods)).map_err(failed)?;
+        let failed = |error: std::io::Error| {
+            CliError::failed(format!("{} cannot be written: {error}", file.display()))
+        };
+        std::fs::write(&file, config_text(args, &pods, &folder.0)).map_err(failed)?;
         let settings = config::load(&file).map_err(|errors| CliError::failed(errors.to_string()))?;
         let router = Router::start(settings, Some(file.clone()))
             .await
@@ -64,14 +66,17 @@ pub fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
     })
 }
 
-fn config_text(args: &DemoArgs, pods: &[(Testpage, &str)]) -> String {
+fn config_text(args: &DemoArgs, pods: &[(Testpage, &str)], folder: &Path) -> String {
     let mut text = format!(
         "# The demo's config: change a weight here, save, and it is live.\n\
          listeners:\n  - {{name: web, address: '{}'}}\n\
          admin: {{address: '{}'}}\n\
+         state: {{file: '{}'}}\n\
          drain: {{delay: 0s, timeout: 2s}}\n\
          discovery:\n  static:\n    default/testpage:\n",
-        args.listen, args.admin
+        args.listen,
+        args.admin,
+        folder.join("state.json").display()
     );
     for (pod, version) in pods {
         // Writing to a String cannot fail.
@@ -122,7 +127,8 @@ struct Folder(PathBuf);
 impl Folder {
     fn create() -> Result<Self, CliError> {
         let path = std::env::temp_dir().join(format!("serinus-demo-{}", std::process::id()));
-        let failed = |error| CliError::failed(format!("{} cannot be made: {error}; set TMPDIR", path.display()));
+        let failed =
+            |error| CliError::failed(format!("{} cannot be made: {error}; set TMPDIR", path.display()));
         std::fs::create_dir_all(&path).map_err(failed)?;
         Ok(Self(path))
     }

@@ -87,7 +87,8 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> Result<Self, CliError> {
-        let failed = |error: std::io::Error| CliError::failed(format!("signals cannot be listened for: {error}"));
+        let failed =
+            |error: std::io::Error| CliError::failed(format!("signals cannot be listened for: {error}"));
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,

@@ -1,6 +1,7 @@
 //! The phases of a request, one short function each.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{AnswerReason, FailureKind, Timestamp};
 use crate::routing::RoutingTable;
-use crate::routing::tally::{RetryOutcome, Unrouted};
+use crate::routing::tally::Unrouted;
 use crate::telemetry::{AccessEntry, AccessLog};
 
 use super::failure::{self, ConnectFailure};
@@ -49,13 +50,15 @@ pub struct GatewayOptions {
 pub struct Gateway {
     table: Published,
     options: GatewayOptions,
+    /// The router is stopping: answers say `Connection: close` (semantics §4.5).
+    pub(super) closing: Arc<AtomicBool>,
 }
 
 impl Gateway {
     /// A gateway that routes by what is published in `table`.
     #[must_use]
     pub fn new(table: Published, options: GatewayOptions) -> Self {
-        Self { table, options }
+        Self { table, options, closing: Arc::default() }
     }
 
     /// Finds the route and the version; or the reason to answer at once.
@@ -67,11 +70,7 @@ impl Gateway {
         let table = self.table.load();
         let (route, _) = table.find(host, header.uri.path()).ok_or(AnswerReason::NoRoute)?;
         let choice = route.choose(|| fastrand::u64(..)).ok_or(AnswerReason::NoEndpoints)?;
-        let routed = Routed { route: Arc::clone(route), choice, at: None, tried: Default::default() };
-        if let Some(version) = routed.version() {
-            version.tally.begin();
-        }
-        Ok(routed)
+        Ok(Routed::begin(route, choice))
     }
 
     async fn answer(
@@ -81,7 +80,15 @@ impl Gateway {
         reason: AnswerReason,
     ) -> pingora::Result<()> {
         ctx.answer = Some(reason);
+        self.close_if_stopping(session);
         answer::send(session, reason).await
+    }
+
+    /// A request that began before the word to stop came is answered with `Connection: close` all the same.
+    fn close_if_stopping(&self, session: &mut Session) {
+        if self.closing.load(Ordering::Relaxed) {
+            session.set_keepalive(None);
+        }
     }
 
     /// An endpoint refused a connection: it gets no new request until better is heard of it (semantics §2.2).
@@ -191,11 +198,12 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Request,
     ) -> pingora::Result<()> {
         headers::drop_hop_by_hop(response);
+        self.close_if_stopping(session);
         if let Some(routed) = &ctx.routed
             && routed.route.spec.debug_headers
             && let Some(version) = routed.version()
@@ -251,21 +259,10 @@ impl ProxyHttp for Gateway {
             None => failure::CLIENT_CLOSED,
         };
         let took = ctx.started.elapsed();
-        match (&ctx.routed, ctx.answer) {
-            (Some(routed), _) => {
-                if let Some(version) = routed.version() {
-                    version.tally.end(routed.choice.reason, status, took);
-                    if routed.tried.count() > 1 {
-                        let failed = error.is_some_and(|e| *e.esource() != pingora::ErrorSource::Downstream);
-                        version.tally.retried(if failed {
-                            RetryOutcome::Failure
-                        } else {
-                            RetryOutcome::Success
-                        });
-                    }
-                }
-            }
-            (None, reason) => self.options.unrouted.add(reason.unwrap_or(AnswerReason::BadRequest)),
+        let failed = error.is_some_and(|e| *e.esource() != pingora::ErrorSource::Downstream);
+        match &mut ctx.routed {
+            Some(routed) => routed.end(status, took, failed),
+            None => self.options.unrouted.add(ctx.answer.unwrap_or(AnswerReason::BadRequest)),
         }
         self.log(session, ctx, status, took);
     }

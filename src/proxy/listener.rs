@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pingora::apps::{HttpServerApp as _, ServerApp as _};
@@ -132,6 +133,7 @@ impl Shutdown {
 /// A gateway on its listeners.
 pub struct Server {
     proxy: Arc<HttpProxy<Gateway>>,
+    closing: Arc<AtomicBool>,
     telemetry: Arc<Telemetry>,
     drain: Drain,
 }
@@ -146,15 +148,16 @@ impl Server {
             max_retries: ATTEMPTS,
             ..ServerConf::default()
         };
+        let closing = Arc::clone(&gateway.closing);
         let mut proxy = HttpProxy::new(gateway, Arc::new(conf));
         proxy.handle_init_modules();
-        Self { proxy: Arc::new(proxy), telemetry, drain }
+        Self { proxy: Arc::new(proxy), closing, telemetry, drain }
     }
 
     /// Serves until told to stop, then until the last request has ended or `drain.timeout` has passed. Returns how many
     /// connections were cut.
     pub async fn run(self, listeners: Vec<Listener>, mut shutdown: Shutdown) -> usize {
-        // Two words: `closing` makes answers say `Connection: close`; `closed` ends the accepting.
+        // Two words: `closing` makes connections end after the next answer; `closed` ends the accepting.
         let (say_closing, closing) = watch::channel(false);
         let (say_closed, closed) = watch::channel(false);
         let connections = TaskTracker::new();
@@ -171,6 +174,7 @@ impl Server {
         }
         accepting.close();
         shutdown.wait().await;
+        self.closing.store(true, Ordering::Relaxed);
         say_closing.send_replace(true);
         tokio::time::sleep(self.drain.delay).await;
         say_closed.send_replace(true);

@@ -1,10 +1,13 @@
 //! What is known of one request while it is served.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::{AnswerReason, EndpointId};
+use crate::routing::tally::RetryOutcome;
 use crate::routing::{Choice, Endpoint, InFlight, Route, Version};
+
+use super::failure;
 
 /// What is known of one request while it is served; ends with it.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(super) struct Routed {
     pub(super) at: Option<InFlight>,
     /// Where it was tried, the present endpoint included.
     pub(super) tried: Tried,
+    ended: bool,
 }
 
 impl Request {
@@ -34,6 +38,26 @@ impl Request {
 }
 
 impl Routed {
+    /// A request of this route begins, at this version.
+    pub(super) fn begin(route: &Arc<Route>, choice: Choice) -> Self {
+        let routed =
+            Self { route: Arc::clone(route), choice, at: None, tried: Tried::default(), ended: false };
+        if let Some(version) = routed.version() {
+            version.tally.begin();
+        }
+        routed
+    }
+
+    /// It ended with this status, after this time; `failed` when no endpoint answered it.
+    pub(super) fn end(&mut self, status: u16, took: Duration, failed: bool) {
+        self.ended = true;
+        let Some(version) = self.version() else { return };
+        version.tally.end(self.choice.reason, status, took);
+        if self.tried.count() > 1 {
+            version.tally.retried(if failed { RetryOutcome::Failure } else { RetryOutcome::Success });
+        }
+    }
+
     pub(super) fn version(&self) -> Option<&Version> {
         self.route.versions.get(self.choice.version)
     }
@@ -46,6 +70,15 @@ impl Routed {
         // The one before is left only now, so that it does not look idle to this pick.
         self.at = Some(next);
         self.at.as_ref().map(InFlight::endpoint)
+    }
+}
+
+impl Drop for Routed {
+    /// A request that is cut off before its end (at `drain.timeout`) is not counted as active for ever.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(failure::CLIENT_CLOSED, Duration::ZERO, false);
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub fn init(format: LogFormat, default: &str) {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // Fails only when logging was started before, as tests do.
     let _ = if text {
-        registry.with(layer.with_target(false)).try_init()
+        registry.with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init()
     } else {
         registry.with(layer.json().flatten_event(true)).try_init()
     };

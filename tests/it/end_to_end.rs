@@ -52,9 +52,15 @@ fn check_share(versions: &BTreeMap<String, u64>, count: u64, millionths: u64) {
 async fn nginx_canary_splits_as_asked_from_a_millionth_to_all() {
     let stack = shop().await;
     assert_eq!((stack.usable("shop", 0), stack.usable("shop", 1)), (6, 1));
-    for (percent, millionths) in
-        [("0.0001", 1), ("0.1", 1_000), ("1", 10_000), ("30", 300_000), ("50", 500_000), ("99.9", 999_000), ("100", 1_000_000)]
-    {
+    for (percent, millionths) in [
+        ("0.0001", 1),
+        ("0.1", 1_000),
+        ("1", 10_000),
+        ("30", 300_000),
+        ("50", 500_000),
+        ("99.9", 999_000),
+        ("100", 1_000_000),
+    ] {
         let answer = stack.weight("shop", &format!("{{\"v2\": {percent}}}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let versions = stack.split(HOST, 8, 3_000).await;
@@ -69,7 +75,8 @@ async fn nginx_canary_goes_back_by_undo() {
     let stack = shop().await;
     assert_eq!(stack.weight("shop", "{\"v2\": 100}").await.status, 200);
     check_share(&stack.split(HOST, 2, 100).await, 100, 1_000_000);
-    let undo = b"POST /api/v1/routes/shop/undo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+    let undo =
+        b"POST /api/v1/routes/shop/undo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                  Content-Length: 2\r\n\r\n{}";
     let answer = stack.admin().raw(undo).await.unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -84,7 +91,8 @@ async fn nginx_canary_goes_back_by_undo() {
 async fn nginx_paused_rollout_splits_by_pod_template_hash() {
     // One Deployment, paused: old and new ReplicaSet, told apart by `pod-template-hash` alone.
     let yaml = manifest("nginx-canary.yaml");
-    let (yaml, _) = yaml.split_once("---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: nginx-v2").unwrap();
+    let (yaml, _) =
+        yaml.split_once("---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: nginx-v2").unwrap();
     let routes = |hash: &str| {
         format!(
             "
@@ -103,7 +111,9 @@ async fn nginx_paused_rollout_splits_by_pod_template_hash() {
     });
     let new = hash.clone();
     stack
-        .start_pods(|pod| if pod.labels["pod-template-hash"] == new { "v2".to_owned() } else { "old".to_owned() })
+        .start_pods(
+            |pod| if pod.labels["pod-template-hash"] == new { "v2".to_owned() } else { "old".to_owned() },
+        )
         .await;
     let file = stack.folder.path().join("serinus.yaml");
     let text = std::fs::read_to_string(&file).unwrap().replace("none", &hash);
@@ -116,7 +126,13 @@ async fn nginx_paused_rollout_splits_by_pod_template_hash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn spring_boot_testpage_and_wordpress_split_as_asked() {
     for (file, service, port, deployment, key) in [
-        ("spring-boot.yaml", "default/spring-boot-kubernetes", "80", "default/spring-boot-kubernetes-deployment", "app"),
+        (
+            "spring-boot.yaml",
+            "default/spring-boot-kubernetes",
+            "80",
+            "default/spring-boot-kubernetes-deployment",
+            "app",
+        ),
         ("testpage.yaml", "default/testpage", "8080", "default/testpage", "type"),
         ("wordpress.yaml", "kube-example/wordpress", "web", "kube-example/wordpress", "app"),
     ] {
@@ -154,7 +170,11 @@ async fn a_weight_is_live_within_milliseconds_and_a_pods_news_too() {
         stack.weight("shop", &format!("{{\"v2\": {i}}}")).await;
         slowest = slowest.max(asked.elapsed());
         let table = stack.router.control().table().load_full();
-        assert_eq!(table.route("shop").unwrap().versions[1].asked.to_string(), i.to_string(), "live when answered");
+        assert_eq!(
+            table.route("shop").unwrap().versions[1].asked.to_string(),
+            i.to_string(),
+            "live when answered"
+        );
     }
     println!("a weight was live and saved after {slowest:?} at the most, of 20");
     let pod = stack.cluster.pods("web/nginx-dm").remove(0);
@@ -244,12 +264,17 @@ async fn s2_4_an_empty_version_gives_its_share_to_stable() {
     assert_eq!(versions, BTreeMap::from([("v1".to_owned(), 100)]));
     let answer = stack.admin().get("localhost", "/api/v1/routes/shop").await.unwrap();
     let route: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!((&route["versions"][1]["weight"], &route["versions"][1]["effectiveWeight"]), (&50.into(), &0.into()));
+    assert_eq!(
+        (&route["versions"][1]["weight"], &route["versions"][1]["effectiveWeight"]),
+        (&50.into(), &0.into())
+    );
     let problems = route["problems"].to_string();
     assert!(problems.contains("version v2 of route shop has no usable pod"), "{problems}");
     let metrics = stack.admin().get("localhost", "/metrics").await.unwrap().body;
     assert!(
-        metrics.contains("serinus_requests_total{route=\"shop\",version=\"v1\",code=\"200\",reason=\"fallback\"} 50"),
+        metrics.contains(
+            "serinus_requests_total{route=\"shop\",version=\"v1\",code=\"200\",reason=\"fallback\"} 50"
+        ),
         "{metrics}"
     );
     stack.router.stop().await;
@@ -273,7 +298,8 @@ async fn own_answers_carry_their_reason() {
             stack.cluster.set_ready(&format!("web/{}", pod.name), false);
         }
     }
-    eventually("no pod is usable", || (stack.usable("shop", 0) + stack.usable("shop", 1) == 0).then_some(())).await;
+    eventually("no pod is usable", || (stack.usable("shop", 0) + stack.usable("shop", 1) == 0).then_some(()))
+        .await;
     let answer = client.get(HOST, "/").await.unwrap();
     assert_eq!((answer.status, answer.header("x-serinus-reason")), (503, "no-endpoints"));
     let head = format!("HEAD / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
@@ -342,7 +368,9 @@ async fn a_restart_serves_the_weights_it_had() {
         .collect();
     let text = std::fs::read_to_string(&file).unwrap();
     let kube = text.lines().find(|l| l.starts_with("discovery:")).unwrap().to_owned();
-    let text = text.replace(&kube, &format!("discovery:\n  static:\n    web/nginx-svc:\n{endpoints}")).replace("    port: 80\n", "");
+    let text = text
+        .replace(&kube, &format!("discovery:\n  static:\n    web/nginx-svc:\n{endpoints}"))
+        .replace("    port: 80\n", "");
     std::fs::write(&file, text).unwrap();
     let router = start_router(file).await;
     let table = router.control().table().load_full();
@@ -424,7 +452,8 @@ async fn a_rolling_update_loses_no_get() {
         }));
     }
     let old = stack.cluster.pods("default/testpage");
-    let hash = stack.cluster.surge("default/testpage", 0, |t| t["spec"]["containers"][0]["image"] = "0.9".into());
+    let hash =
+        stack.cluster.surge("default/testpage", 0, |t| t["spec"]["containers"][0]["image"] = "0.9".into());
     for (i, pod) in old.iter().enumerate() {
         let known = stack.usable("testpage", 0);
         stack.cluster.surge("default/testpage", i + 1, |_| {});

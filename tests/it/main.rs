@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
 mod support;

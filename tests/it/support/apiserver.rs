@@ -203,6 +203,12 @@ impl ApiServer {
         self.inner.store().find(&filter)
     }
 
+    /// All objects of a resource in every namespace.
+    pub(crate) fn everywhere(&self, plural: &str) -> Vec<Value> {
+        let filter = Filter { resource: Resource::named(plural), namespace: None, labels: None, name: None };
+        self.inner.store().find(&filter)
+    }
+
     /// Changes an object in place.
     pub(crate) fn edit(&self, plural: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let mut object = self.get(plural, namespace, name).expect("an object to edit");

@@ -206,6 +206,11 @@ impl Cluster {
         pods.iter().map(info).collect()
     }
 
+    /// Every pod of every namespace.
+    pub(crate) fn all_pods(&self) -> Vec<PodInfo> {
+        self.api.everywhere("pods").iter().map(info).collect()
+    }
+
     /// A pod's readiness probe changes its mind.
     pub(crate) fn set_ready(&mut self, pod: &str, ready: bool) {
         let (namespace, name) = split(pod);

@@ -70,7 +70,9 @@ impl Client {
             let before = self.buffer.len();
             let read = socket.read_buf(&mut self.buffer).await;
             match read {
-                Ok(0) | Err(_) if before == 0 => return Err(format!("idle: closed before an answer: {read:?}")),
+                Ok(0) | Err(_) if before == 0 => {
+                    return Err(format!("idle: closed before an answer: {read:?}"));
+                }
                 Ok(0) => return Err("closed inside an answer's head".to_owned()),
                 Ok(_) => {}
                 Err(error) => return Err(format!("read: {error}")),

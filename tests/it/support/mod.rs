@@ -2,6 +2,9 @@
 
 pub(crate) mod apiserver;
 pub(crate) mod cluster;
+pub(crate) mod http;
+pub(crate) mod stack;
+pub(crate) mod upstream;
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serinus::cli::app::Router;
 use serinus::config;
@@ -85,8 +85,10 @@ impl Stack {
 
     /// Waits until the router is ready.
     pub(crate) async fn ready(&self) {
-        eventually("the router is ready", || self.router.control().readiness().hindrance().is_none().then_some(()))
-            .await;
+        eventually("the router is ready", || {
+            self.router.control().readiness().hindrance().is_none().then_some(())
+        })
+        .await;
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

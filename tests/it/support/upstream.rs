@@ -58,7 +58,8 @@ impl Upstream {
                 let mut terminated = terminated.clone();
                 tokio::spawn(async move {
                     let service = service_fn(move |request: Request<Incoming>| {
-                        let (page, count, remember) = (Arc::clone(&page), Arc::clone(&count), Arc::clone(&remember));
+                        let (page, count, remember) =
+                            (Arc::clone(&page), Arc::clone(&count), Arc::clone(&remember));
                         async move {
                             *remember.lock().unwrap() = Some(got(&request));
                             tokio::time::sleep(delay).await;
@@ -66,16 +67,15 @@ impl Upstream {
                             Ok::<_, Infallible>(Response::new(page.to_string()))
                         }
                     });
-                    let connection =
-                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+                    let connection = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(socket), service);
                     tokio::pin!(connection);
+                    let told = async { drop(terminated.wait_for(|t| *t).await) };
                     tokio::select! {
-                        _ = &mut connection => {}
-                        _ = terminated.wait_for(|t| *t) => {
-                            connection.as_mut().graceful_shutdown();
-                            let _ = connection.await;
-                        }
+                        _ = &mut connection => return,
+                        () = told => connection.as_mut().graceful_shutdown(),
                     }
+                    let _ = connection.await;
                 });
             }
         });
@@ -102,7 +102,10 @@ impl Upstream {
 fn got(request: &Request<Incoming>) -> Got {
     let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in request.headers() {
-        headers.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        headers
+            .entry(name.to_string())
+            .or_default()
+            .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
     }
     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     Got { method: request.method().to_string(), path, headers }
