@@ -356,6 +356,26 @@ fn s3_3_off_by_less_than_one_though_versions_come_and_go() {
 }
 
 #[test]
+fn s3_3_off_by_less_than_one_though_stable_and_canary_change_roles() {
+    let orders =
+        ["shop svc v1?version!=v2 v2=WEIGHT?version=v2", "shop svc v2?version=v2 v1=WEIGHT?version!=v2"];
+    let mut world = World::with(SHOP, "10.0.0.1 a, 10.0.0.2 b", "a, b version=v2");
+    let mut rng = fastrand::Rng::with_seed(5);
+    let (mut due, mut got) = (0_i64, 0_i64);
+    for _ in 0..1_000 {
+        world.routes(&[&orders[rng.usize(0..2)].replace("WEIGHT", &rng.u8(0..=100).to_string())]);
+        for _ in 0..rng.u8(0..10) {
+            let route = world.route("shop");
+            let v2 = route.versions.iter().position(|v| v.name.as_str() == "v2").unwrap();
+            due += i64::from(route.versions[v2].effective.millionths());
+            let choice = route.choose(|| rng.u64(..)).unwrap();
+            got += if choice.version == v2 { 1_000_000 } else { 0 };
+            assert!((due - got).abs() < 1_000_000, "due {due}, got {got} millionths");
+        }
+    }
+}
+
+#[test]
 fn i3_what_is_counted_and_known_is_carried_by_identity() {
     let mut world = World::with(SHOP, "10.0.0.1 a, 10.0.0.2 b", "a, b version=v2");
     let before = Arc::clone(world.route("shop"));
