@@ -101,7 +101,9 @@ impl World {
     fn refuse(&mut self, address: &str) {
         let members = self.table.routes.iter().flat_map(|r| &r.versions).flat_map(|v| &v.members);
         let found = members.filter(|m| m.endpoint.id.to_string() == address);
-        found.for_each(|m| drop(m.endpoint.refuse()));
+        for member in found {
+            member.endpoint.refuse();
+        }
         let routes = self.table.routes.iter().map(|r| r.name().clone()).collect();
         self.compile(&Touched { routes, ..Touched::default() });
     }
@@ -695,7 +697,7 @@ fn endpoints_that_no_table_has_are_forgotten() {
 }
 
 #[test]
-fn an_endpoint_in_use_outlives_its_tables() {
+fn s2_3_a_request_in_flight_on_a_leaving_pod_is_counted_to_its_end() {
     let mut world = World::with("shop svc v1", "10.0.0.1", "");
     let in_flight = InFlight::begin(&world.route("shop").versions[0].candidates[0]);
     world.slice("");
