@@ -37,6 +37,8 @@ pub struct Compiler {
 struct CarriedRoute {
     /// The places of the split, by the version's place in the spec: see `split`.
     places: Vec<Arc<Place>>,
+    /// Its versions, in the order of the spec.
+    names: Vec<VersionName>,
     /// The revision of the weights in force.
     revision: Revision,
     versions: HashMap<VersionName, CarriedVersion>,
@@ -191,9 +193,27 @@ impl Compiler {
 impl CarriedRoute {
     fn fit(&mut self, spec: &RouteSpec, revision: Revision) {
         self.places.resize_with(spec.versions.len().max(self.places.len()), Arc::default);
+        if !self.names.iter().eq(spec.versions.iter().map(|v| &v.name)) {
+            self.fit_stable(spec);
+            self.names = spec.versions.iter().map(|v| v.name.clone()).collect();
+        }
         self.versions.retain(|name, _| spec.versions.iter().any(|v| v.name == *name));
         if std::mem::replace(&mut self.revision, revision) != revision {
             self.versions.values_mut().for_each(|version| version.begun_before = version.tally.begun());
+        }
+    }
+
+    /// The first place tells where the stable version stands: another one stands elsewhere. If it was the only canary, as
+    /// at the end of many a rollout, it is just where the former one was not.
+    fn fit_stable(&mut self, spec: &RouteSpec) {
+        let stable = spec.versions.first().map(|v| &v.name);
+        if let Some(place) = self.places.first_mut()
+            && stable != self.names.first()
+        {
+            *place = match self.names.as_slice() {
+                [_, canary] if Some(canary) == stable => Arc::new(place.turned()),
+                _ => Arc::default(),
+            };
         }
     }
 }

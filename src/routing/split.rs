@@ -38,6 +38,14 @@ const ONE: u64 = (Share::DENOMINATOR as u64) << 20;
 pub struct Place(AtomicU64);
 
 impl Place {
+    /// The same place as the other side sees it: for when the canary and the rest change roles.
+    pub(super) fn turned(&self) -> Place {
+        let word = self.0.load(Ordering::Relaxed);
+        let (f, ahead) = (word >> 1, word & 1);
+        // With n requests so far, S becomes n - S and N becomes n - N. Where f is 0, nothing is chosen ahead.
+        Place(AtomicU64::new(if f == 0 { 0 } else { (ONE - f) << 1 | (1 - ahead) }))
+    }
+
     /// Whether the next request is one of `share` (in units of `ONE`); takes that step.
     fn step(&self, share: u64, random: u64) -> bool {
         let mut before = self.0.load(Ordering::Relaxed);
