@@ -149,7 +149,8 @@ fn decide(table: &RoutingTable, host: &str, path: &str) -> usize {
     in_flight.endpoint().in_flight() as usize + choice.version
 }
 
-#[divan::bench(args = [1, 100, 10_000])]
+// Many in a row: a router's table is in the caches as far as it is used.
+#[divan::bench(args = [1, 100, 10_000], sample_size = 10_000)]
 fn decision(bencher: Bencher, routes: u32) {
     let table = World::new(routes, 10).table();
     // The hosts that come in differ, as they do in life; not more of them than a router's caches would see.
@@ -161,14 +162,15 @@ fn decision(bencher: Bencher, routes: u32) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 10_000)]
 fn decision_with_port_upper_case_and_long_path(bencher: Bencher) {
     let table = World::new(1_000, 10).table();
     let path = format!("/cart{}", "/element".repeat(30));
     bencher.bench_local(|| decide(&table, black_box("Shop-7.Example.Com:8080"), black_box(&path)));
 }
 
-#[divan::bench(threads = [1, 2])]
+// Long enough that the threads do meet.
+#[divan::bench(threads = [1, 2], sample_size = 1_000_000)]
 fn draw(bencher: Bencher) {
     let split = canary();
     bencher.bench(|| split.draw(random));

@@ -170,19 +170,19 @@ impl Paths {
             return Some((route, MatchedBy::Regex));
         }
         // The path itself, then each of its ancestors. No prefix is longer than the longest, so that a path of a
-        // thousand slashes costs no more than the config's own prefixes do.
-        let mut end = path.len();
+        // thousand slashes costs no more than the config's own prefixes do. What has no slash, like the `*` of
+        // `OPTIONS *`, is under the root all the same: "every path" means it too.
+        let parent = |end| path.as_bytes().get(..end)?.iter().rposition(|b| *b == b'/');
+        let longest = self.longest_prefix;
+        let mut end = if path.len() > longest { parent(longest + 1).unwrap_or(0) } else { path.len() };
         loop {
-            if end <= self.longest_prefix
-                && let Some(route) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
-            {
+            if let Some(route) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix)) {
                 return Some((*route, MatchedBy::Part(end)));
             }
             if end == 0 {
                 return None;
             }
-            // What has no slash, like the `*` of `OPTIONS *`, is under the root all the same: "every path" means it too.
-            end = path.as_bytes().get(..end)?.iter().rposition(|b| *b == b'/').unwrap_or(0);
+            end = parent(end).unwrap_or(0);
         }
     }
 

@@ -1,6 +1,6 @@
 //! From a backend to its endpoints (semantics §1).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -101,34 +101,33 @@ impl Cluster {
 
     /// Every endpoint of the slices for this port, once, joined with its pod.
     fn join(&self, slices: &BTreeMap<Arc<str>, Slice>, port: &ServicePort) -> Vec<ResolvedEndpoint> {
-        let mut by_address: BTreeMap<SocketAddr, ResolvedEndpoint> = BTreeMap::new();
+        let of = |family| slices.values().filter(move |s| s.address_type == family);
         // Under dual stack a pod is in slices of both families: its IPv4 address is used.
-        let mut pods_seen: HashMap<PodKey, AddressType> = HashMap::new();
+        let dual = of(AddressType::Ipv4).next().is_some() && of(AddressType::Ipv6).next().is_some();
+        let mut have_ipv4: HashSet<&PodKey> = HashSet::new();
+        let mut found = Vec::new();
         for family in [AddressType::Ipv4, AddressType::Ipv6] {
-            for slice in slices.values().filter(|s| s.address_type == family) {
+            for slice in of(family) {
                 for slice_port in slice.ports.iter().filter(|p| p.name == port.name) {
                     let Some(number) = slice_port.port else { continue };
                     for endpoint in &slice.endpoints {
-                        if let Some(target) = &endpoint.target
-                            && *pods_seen.entry(target.pod.clone()).or_insert(family) != family
-                        {
-                            continue;
+                        if let Some(target) = endpoint.target.as_ref().filter(|_| dual) {
+                            if family == AddressType::Ipv4 {
+                                have_ipv4.insert(&target.pod);
+                            } else if have_ipv4.contains(&target.pod) {
+                                continue;
+                            }
                         }
                         let address = SocketAddr::new(endpoint.address, number);
-                        let found = self.endpoint(address, endpoint, protocol(port, slice_port));
-                        by_address
-                            .entry(address)
-                            .and_modify(|known| {
-                                if better(&found, known) {
-                                    *known = found.clone();
-                                }
-                            })
-                            .or_insert(found);
+                        found.push(self.endpoint(address, endpoint, protocol(port, slice_port)));
                     }
                 }
             }
         }
-        by_address.into_values().collect()
+        // The better state wins where two slices name the same address (semantics §1.1); then the one whose pod is known.
+        found.sort_by_key(|e| (e.id.address, e.phase, e.labels_pending));
+        found.dedup_by_key(|e| e.id.address);
+        found
     }
 
     fn endpoint(
@@ -163,11 +162,6 @@ impl Cluster {
             labels_pending: pod.is_none(),
         }
     }
-}
-
-/// The better state wins where two slices name the same address (semantics §1.1); then the one whose pod is known.
-fn better(a: &ResolvedEndpoint, b: &ResolvedEndpoint) -> bool {
-    (a.phase, a.labels_pending) < (b.phase, b.labels_pending)
 }
 
 fn phase(conditions: Conditions, pod: Option<&Pod>) -> EndpointPhase {
