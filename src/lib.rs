@@ -2,6 +2,8 @@
 //!
 //! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
 
+pub mod admin;
+pub mod cli;
 pub mod control;
 pub mod model;
 pub mod proxy;
