@@ -2,8 +2,11 @@
 //!
 //! The library behind the `serinus` binary. `docs/ARCHITECTURE.md` is the map; each module says what it holds.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod kubernetes;
 pub mod model;
 pub mod proxy;

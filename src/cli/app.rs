@@ -74,7 +74,7 @@ impl Router {
             background.extend(follow_cluster(client, &control, &telemetry));
         }
         let (say_stop, stop) = Shutdown::new();
-        let (say_admin_stop, admin_stop) = Shutdown::new();
+        let (say_admin_stop, mut admin_stop) = Shutdown::new();
         let unrouted = Arc::new(Unrouted::default());
         let (refusals, refused) = mpsc::channel(REFUSALS);
         let changed = control.clone();
@@ -96,7 +96,7 @@ impl Router {
             Arc::clone(&telemetry),
             unrouted,
             options,
-            admin_stop,
+            async move { admin_stop.wait().await },
         );
         let admin_server = tokio::spawn(serving);
         if let Some(file) = file {

@@ -1,6 +1,8 @@
 //! Integration tests: the router's parts against a loopback API server that speaks list and watch as Kubernetes does.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod end_to_end;

@@ -1,0 +1,111 @@
+//! What a request would get: the same answer for the API and for `serinus explain --config`.
+
+use axum::http::{Method, Uri, uri::Scheme};
+
+use crate::model::AnswerReason;
+use crate::routing::{Explanation, RoutingTable};
+
+use super::wire::{ExplainRequest, Explained, VersionOdds};
+
+/// Why a request cannot be explained.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// It is not a method.
+    #[error("`{0}` is not an HTTP method: write one like GET")]
+    Method(String),
+    /// It is not a URL.
+    #[error(
+        "`{0}` is not a URL: write an absolute one, like http://shop.example.com/cart, or a path and a Host header"
+    )]
+    Url(String),
+}
+
+/// What a request would get by this table, and why. Changes nothing.
+///
+/// # Errors
+/// When its method or URL cannot be one.
+pub fn explain(table: &RoutingTable, request: &ExplainRequest) -> Result<Explained, ExplainError> {
+    let cut = |text: &str| text.chars().take(100).collect::<String>();
+    let method: Method = request.method.parse().map_err(|_| ExplainError::Method(cut(&request.method)))?;
+    let uri: Uri = request.url.parse().map_err(|_| ExplainError::Url(cut(&request.url)))?;
+    let header = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let header = header.map(|(_, value)| value.trim());
+    let absolute = matches!(uri.scheme(), Some(s) if *s == Scheme::HTTP || *s == Scheme::HTTPS);
+    let host = match (uri.authority(), absolute) {
+        // As curl does: a Host header given by hand counts for more than the URL's.
+        (Some(authority), true) => header.unwrap_or(authority.host()),
+        (None, false) if uri.path().starts_with('/') => header.unwrap_or_default(),
+        _ => return Err(ExplainError::Url(cut(&request.url))),
+    };
+    let mut explained = Explained::from(table.explain(host, uri.path()));
+    if method == Method::CONNECT || method == Method::TRACE {
+        let reason = AnswerReason::MethodNotAllowed;
+        explained = Explained {
+            why: vec![format!("method `{method}` is not for a router: answered 405 ({reason})")],
+            route: None,
+            revision: None,
+            version: None,
+            rule: None,
+            endpoint: None,
+            versions: Vec::new(),
+        };
+    }
+    Ok(explained)
+}
+
+impl From<Explanation> for Explained {
+    fn from(from: Explanation) -> Self {
+        let odds = |v: crate::routing::VersionOdds| VersionOdds {
+            name: v.name.into(),
+            percent: v.percent,
+            endpoints: v.endpoints,
+        };
+        Self {
+            route: from.route.map(Into::into),
+            revision: from.revision.map(|r| r.0),
+            version: from.version.map(Into::into),
+            rule: from.rule.map(|r| r.token().to_owned()),
+            endpoint: from.endpoint,
+            versions: from.versions.into_iter().map(odds).collect(),
+            why: from.why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(method: &str, url: &str, headers: &[(&str, &str)]) -> Result<String, ExplainError> {
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let request = ExplainRequest { method: method.to_owned(), url: url.to_owned(), headers };
+        explain(&RoutingTable::default(), &request).map(|e| e.why.join("; "))
+    }
+
+    #[test]
+    fn finds_host_and_path() {
+        for (url, headers, needle) in [
+            ("http://shop.example.com/a?b=c#d", &[][..], "host `shop.example.com` with path `/a`"),
+            ("https://u:p@h:8443/x", &[], "host `h` with path `/x`"),
+            ("http://h", &[], "host `h` with path `/`"),
+            ("/a", &[("host", "h:80")], "host `h:80` with path `/a`"),
+            ("http://other/a", &[("Host", "h")], "host `h` with path `/a`"),
+            ("/a", &[], "host `` with path `/a`"),
+        ] {
+            let why = ask("GET", url, headers).unwrap();
+            assert!(why.contains(needle), "{url}: {why}");
+        }
+        assert!(ask("TRACE", "/", &[]).unwrap().contains("405"));
+    }
+
+    #[test]
+    fn refuses_what_is_no_request() {
+        for url in ["", "shop.example.com", "shop.example.com/x", "ftp://h/x", "http://", "*", "/a b", "h:80"]
+        {
+            let error = ask("GET", url, &[]).unwrap_err().to_string();
+            assert!(error.contains("is not a URL"), "{url}: {error}");
+        }
+        assert!(matches!(ask("G T", "/", &[]), Err(ExplainError::Method(_))));
+        assert!(matches!(ask("", "/", &[]), Err(ExplainError::Method(_))));
+    }
+}

@@ -1,0 +1,170 @@
+//! The listener of the API: bounded connections, bounded patience, and an end that answers what it took.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::control::Control;
+use crate::routing::tally::Unrouted;
+use crate::telemetry::Telemetry;
+
+use super::api::{self, Admin};
+use super::guard::{Gate, Peer, is_loopback};
+use super::recent::{ROTATION, Recent};
+use super::token::TokenFile;
+
+/// How many connections are served at once; others wait to be accepted.
+const CONNECTIONS: usize = 512;
+/// How long a request's head may take to arrive, and a connection be idle.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection lives, so that one whose answers are not read does not stay; the request it is at is answered.
+const LIFE: Duration = Duration::from_secs(60);
+/// How long the requests under way may take when their connection ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// The largest head of a request.
+const HEAD: usize = 32 << 10;
+/// How long to wait when no connection can be accepted (out of file descriptors, for one).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an admin API is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct AdminOptions {
+    /// The file that holds the token for writes (`admin.tokenFile`); check it with
+    /// [`check_token_file`](super::check_token_file) at the start.
+    pub token_file: Option<PathBuf>,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct AdminListener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl AdminListener {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Why the admin API cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("the admin API cannot listen on {address}: {error}{hint}")]
+pub struct AdminBindError {
+    address: String,
+    error: std::io::Error,
+    hint: &'static str,
+}
+
+/// Binds `address` (`HOST:PORT`; port 0 takes a free one).
+///
+/// # Errors
+/// When the name does not resolve, or the address cannot be bound.
+pub async fn bind(address: &str) -> Result<AdminListener, AdminBindError> {
+    let failed = |error: std::io::Error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "; another process has it (`ss -ltnp` shows which): stop that one, or change `admin.address`"
+            }
+            std::io::ErrorKind::PermissionDenied => "; use a port from 1024 on, or grant NET_BIND_SERVICE",
+            std::io::ErrorKind::AddrNotAvailable => "; the address is not one of this machine",
+            _ => "; write `admin.address` as HOST:PORT, like 127.0.0.1:9901",
+        };
+        AdminBindError { address: address.to_owned(), error, hint }
+    };
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    Ok(AdminListener { socket, address })
+}
+
+/// Serves until `shutdown` is done; then answers what was taken, for a moment. During a drain it goes on: tell it to stop
+/// last, so that `/readyz` says what is going on.
+pub async fn serve(
+    listener: AdminListener,
+    control: Control,
+    telemetry: Arc<Telemetry>,
+    unrouted: Arc<Unrouted>,
+    options: AdminOptions,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let gate = Gate {
+        token: options.token_file.map(TokenFile::new),
+        on_loopback: is_loopback(listener.address.ip()),
+    };
+    let admin = Arc::new(Admin { control, telemetry, unrouted, recent: Recent::default() });
+    let router = api::router(Arc::clone(&admin), gate);
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(rotate(admin, stop.clone()));
+    tokio::select! {
+        () = shutdown => {}
+        () = accept(&listener.socket, &router, &tasks, &stop) => {}
+    }
+    drop(listener);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn rotate(admin: Arc<Admin>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(ROTATION);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let admin = Arc::clone(&admin);
+        // Nothing to do about a failure: the next one comes in half a minute.
+        let _ = tokio::task::spawn_blocking(move || admin.recent.rotate(&admin.control.table().load())).await;
+    }
+}
+
+async fn accept(socket: &TcpListener, router: &Router, tasks: &TaskTracker, stop: &CancellationToken) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    // Never closed: the loop ends with the future.
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        match socket.accept().await {
+            Ok((connection, peer)) => {
+                let router = router.clone().layer(Extension(Peer(peer)));
+                let stop = stop.clone();
+                tasks.spawn(async move {
+                    serve_connection(connection, router, stop).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin API cannot accept a connection: raise the limit of open files");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(connection: TcpStream, router: Router, stop: CancellationToken) {
+    // Without it answers wait for acknowledgements; a socket that refuses it is about to fail anyway.
+    let _ = connection.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        // A client that left or spoke no HTTP: nobody to tell.
+        _ = &mut connection => return,
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(LIFE) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(LAST_ANSWERS, connection).await;
+}

@@ -1,0 +1,194 @@
+//! The Prometheus text of what is counted where the requests pass.
+//!
+//! Written straight from the tallies, so that a request's count is one atomic addition and nothing is looked up by name.
+
+use std::fmt::Write as _;
+
+use crate::model::EndpointPhase;
+use crate::routing::tally::{LATENCY_BOUNDS, LatencySnapshot, Snapshot, Unrouted};
+use crate::routing::{RoutingTable, Version};
+use crate::telemetry::metrics::{
+    ACTIVE_REQUESTS, EFFECTIVE_WEIGHT, ENDPOINTS, Name, PROBLEMS, REQUEST_DURATION, REQUESTS, RETRIES,
+    UNROUTED, UPSTREAM_FAILURES, WEIGHT,
+};
+
+/// The media type of the Prometheus text format.
+pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A version, the labels that name it, and its counts at one moment.
+struct Row<'a> {
+    labels: String,
+    version: &'a Version,
+    counts: Snapshot,
+}
+
+/// Every family that belongs to a route, in the Prometheus text format.
+pub(super) fn text(table: &RoutingTable, unrouted: &Unrouted) -> String {
+    let rows: Vec<Row<'_>> = table
+        .routes()
+        .iter()
+        .flat_map(|route| {
+            let name = escaped(route.name().as_str());
+            route.versions.iter().map(move |version| Row {
+                labels: format!("route=\"{name}\",version=\"{}\"", escaped(version.name.as_str())),
+                version,
+                counts: version.tally.snapshot(),
+            })
+        })
+        .collect();
+    let mut text = Text(String::with_capacity(4096 + 2048 * rows.len()));
+    requests(&mut text, &rows);
+    durations(&mut text, &rows);
+    failures(&mut text, &rows);
+    gauges(&mut text, &rows);
+    text.family(PROBLEMS, "gauge");
+    for route in table.routes() {
+        let labels = format!("route=\"{}\"", escaped(route.name().as_str()));
+        text.sample(PROBLEMS.0, &labels, route.problems.len());
+    }
+    text.family(UNROUTED, "counter");
+    for (reason, count) in unrouted.counts() {
+        text.sample(UNROUTED.0, &format!("reason=\"{reason}\""), count);
+    }
+    text.0
+}
+
+fn requests(text: &mut Text, rows: &[Row<'_>]) {
+    text.family(REQUESTS, "counter");
+    for Row { labels, counts, .. } in rows {
+        for (reason, code, count) in &counts.requests {
+            text.sample(REQUESTS.0, &format!("{labels},code=\"{code}\",reason=\"{reason}\""), count);
+        }
+    }
+}
+
+fn durations(text: &mut Text, rows: &[Row<'_>]) {
+    text.family(REQUEST_DURATION, "histogram");
+    for Row { labels, counts, .. } in rows {
+        histogram(text, labels, &counts.latency);
+    }
+}
+
+/// Of the bounds that are counted, those that begin with 1, 2 or 5: a third of the series at half the resolution.
+fn histogram(text: &mut Text, labels: &str, latency: &LatencySnapshot) {
+    let name = REQUEST_DURATION.0;
+    let mut below = 0;
+    for (bound, count) in LATENCY_BOUNDS.iter().zip(&latency.buckets) {
+        below += count;
+        if is_1_2_5(*bound) {
+            let seconds = *bound as f64 / 1e6;
+            text.sample(&format!("{name}_bucket"), &format!("{labels},le=\"{seconds}\""), below);
+        }
+    }
+    let count = latency.count();
+    text.sample(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), count);
+    text.sample(&format!("{name}_sum"), labels, latency.sum_micros as f64 / 1e6);
+    text.sample(&format!("{name}_count"), labels, count);
+}
+
+fn is_1_2_5(mut bound: u64) -> bool {
+    while bound >= 10 && bound.is_multiple_of(10) {
+        bound /= 10;
+    }
+    matches!(bound, 1 | 2 | 5)
+}
+
+fn failures(text: &mut Text, rows: &[Row<'_>]) {
+    text.family(UPSTREAM_FAILURES, "counter");
+    for Row { labels, counts, .. } in rows {
+        for (kind, count) in &counts.failures {
+            text.sample(UPSTREAM_FAILURES.0, &format!("{labels},kind=\"{kind}\""), count);
+        }
+    }
+    text.family(RETRIES, "counter");
+    for Row { labels, counts, .. } in rows {
+        text.sample(RETRIES.0, &format!("{labels},outcome=\"success\""), counts.retried_ok);
+        text.sample(RETRIES.0, &format!("{labels},outcome=\"failure\""), counts.retried_failed);
+    }
+}
+
+fn gauges(text: &mut Text, rows: &[Row<'_>]) {
+    text.family(WEIGHT, "gauge");
+    for Row { labels, version, .. } in rows {
+        text.sample(WEIGHT.0, labels, version.asked.ratio());
+    }
+    text.family(EFFECTIVE_WEIGHT, "gauge");
+    for Row { labels, version, .. } in rows {
+        text.sample(EFFECTIVE_WEIGHT.0, labels, version.effective.ratio());
+    }
+    text.family(ACTIVE_REQUESTS, "gauge");
+    for Row { labels, counts, .. } in rows {
+        text.sample(ACTIVE_REQUESTS.0, labels, counts.active);
+    }
+    text.family(ENDPOINTS, "gauge");
+    for Row { labels, version, .. } in rows {
+        let of =
+            |phase| version.members.iter().filter(|m| m.phase == phase && !m.endpoint.is_refused()).count();
+        let refused = version.members.iter().filter(|m| m.endpoint.is_refused()).count();
+        for (state, count) in [
+            ("ready", of(EndpointPhase::Ready)),
+            ("draining", of(EndpointPhase::Draining)),
+            ("ejected", refused),
+            // What does not pass its readiness probe.
+            ("unhealthy", of(EndpointPhase::Unready)),
+        ] {
+            text.sample(ENDPOINTS.0, &format!("{labels},state=\"{state}\""), count);
+        }
+    }
+}
+
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, Name(name, help): Name, kind: &str) {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+}
+
+/// A label's value as the format wants it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_1_2_5_of_every_decade() {
+        let bounds: Vec<u64> = LATENCY_BOUNDS.into_iter().filter(|b| is_1_2_5(*b)).collect();
+        let mut wanted: Vec<u64> = (2..8).flat_map(|e| [1, 2, 5].map(|n| n * 10_u64.pow(e))).collect();
+        wanted.push(100_000_000);
+        assert_eq!(bounds, wanted);
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_whole() {
+        let mut latency =
+            LatencySnapshot { buckets: vec![0; LATENCY_BOUNDS.len() + 1], sum_micros: 1_500_000 };
+        for (at, count) in [(0, 2), (1, 3), (2, 4), (LATENCY_BOUNDS.len(), 1)] {
+            latency.buckets[at] = count;
+        }
+        let mut text = Text(String::new());
+        histogram(&mut text, "route=\"r\",version=\"v\"", &latency);
+        let lines: Vec<&str> = text.0.lines().collect();
+        let name = "serinus_request_duration_seconds";
+        assert_eq!(lines[0], format!(r#"{name}_bucket{{route="r",version="v",le="0.0001"}} 2"#));
+        assert_eq!(lines[1], format!(r#"{name}_bucket{{route="r",version="v",le="0.0002"}} 9"#));
+        assert_eq!(lines[18], format!(r#"{name}_bucket{{route="r",version="v",le="100"}} 9"#));
+        assert_eq!(lines[19], format!(r#"{name}_bucket{{route="r",version="v",le="+Inf"}} 10"#));
+        assert_eq!(lines[20], format!(r#"{name}_sum{{route="r",version="v"}} 1.5"#));
+        assert_eq!(lines[21], format!(r#"{name}_count{{route="r",version="v"}} 10"#));
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(escaped("a\"b\\c\nd"), r#"a\"b\\c\nd"#);
+    }
+}

@@ -1,0 +1,122 @@
+//! From the table and the tallies to what the API shows of a route.
+
+use crate::model::{EndpointPhase, PathMatch, PodKey, Problem};
+use crate::routing::{Member, Route, Version};
+use crate::state::RevisionEntry;
+
+use super::recent::{Counts, Recent};
+use super::wire::{
+    EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RouteStatus, UnassignedEndpoint,
+    VersionStatus,
+};
+
+/// How many endpoints of a kind are listed.
+const LISTED: usize = 100;
+
+/// What the API shows of a route.
+pub(super) fn route(route: &Route, recent: &Recent) -> RouteStatus {
+    let total: u64 = route.versions.iter().map(Version::requests_of_revision).sum();
+    let version = |(place, v): (usize, &Version)| version(v, place == 0, total, recent);
+    RouteStatus {
+        name: route.name().to_string(),
+        revision: route.revision.0,
+        service: route.spec.backend.service.to_string(),
+        hosts: route.spec.hosts.iter().map(ToString::to_string).collect(),
+        paths: route.spec.paths.iter().map(path).collect(),
+        versions: route.versions.iter().enumerate().map(version).collect(),
+        unassigned_count: route.unassigned.len(),
+        unassigned: route
+            .unassigned
+            .iter()
+            .take(LISTED)
+            .map(|u| UnassignedEndpoint {
+                address: u.address.to_string(),
+                pod: u.pod.as_ref().map(pod),
+                labels_pending: u.labels_pending,
+            })
+            .collect(),
+        problems: route.problems.iter().map(problem).collect(),
+    }
+}
+
+/// What the API shows of a problem.
+pub(super) fn problem(problem: &Problem) -> ProblemNote {
+    ProblemNote { message: problem.message.clone(), remedy: problem.remedy.clone() }
+}
+
+/// What the API shows of a revision.
+pub(super) fn revision(entry: RevisionEntry) -> RevisionStatus {
+    let weights = |weights: std::collections::BTreeMap<_, _>| {
+        weights
+            .into_iter()
+            .map(|(name, share): (crate::model::VersionName, _)| (name.into(), share))
+            .collect()
+    };
+    RevisionStatus {
+        revision: entry.revision.0,
+        time: entry.time.to_string(),
+        source: entry.source.to_string(),
+        who: entry.who,
+        before: weights(entry.before),
+        after: weights(entry.after),
+        reason: entry.reason,
+    }
+}
+
+fn version(version: &Version, stable: bool, total: u64, recent: &Recent) -> VersionStatus {
+    let now = version.tally.snapshot();
+    let window: Counts = recent.of(&version.tally, &now);
+    let requests = version.requests_of_revision();
+    let millis = |part| window.latency.quantile(part).map(|time| round(time.as_secs_f64() * 1000.0));
+    VersionStatus {
+        name: version.name.to_string(),
+        stable,
+        weight: version.asked,
+        effective_weight: version.effective,
+        measured_share: (total > 0).then(|| round(100.0 * requests as f64 / total as f64)),
+        requests,
+        error_rate: window.error_percent().map(round),
+        p50_ms: millis(0.5),
+        p99_ms: millis(0.99),
+        active_requests: now.active,
+        endpoints: endpoints(&version.members),
+    }
+}
+
+fn endpoints(members: &[Member]) -> EndpointCounts {
+    let count = |phase| members.iter().filter(|m| m.phase == phase && !m.endpoint.is_refused()).count();
+    let listed = members.iter().take(LISTED).map(|m| EndpointStatus {
+        address: m.endpoint.id.address.to_string(),
+        pod: m.endpoint.pod.as_ref().map(pod),
+        phase: m.phase.into(),
+        in_flight: m.endpoint.in_flight(),
+        refused: m.endpoint.is_refused(),
+    });
+    EndpointCounts {
+        ready: count(EndpointPhase::Ready),
+        draining: count(EndpointPhase::Draining),
+        unready: count(EndpointPhase::Unready),
+        refused: members.iter().filter(|m| m.endpoint.is_refused()).count(),
+        addresses: listed.collect(),
+    }
+}
+
+fn path(path: &PathMatch) -> PathRule {
+    // Printed as `prefix /x`, `exact /x` or `regex x`.
+    let text = path.to_string();
+    let text = text.split_once(' ').map_or(text.as_str(), |(_, text)| text).to_owned();
+    match path {
+        PathMatch::Prefix(_) => PathRule::Prefix(text),
+        PathMatch::Exact(_) => PathRule::Exact(text),
+        PathMatch::Regex(_) => PathRule::Regex(text),
+    }
+}
+
+fn pod(pod: &PodKey) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+/// To four decimals: as fine as a share can be asked for.
+fn round(number: f64) -> f64 {
+    (number * 10_000.0).round() / 10_000.0
+}
