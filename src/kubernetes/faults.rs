@@ -37,17 +37,16 @@ impl Place {
         match error {
             watcher::Error::InitialListFailed(error) => self.request("list", error),
             watcher::Error::WatchStartFailed(error) => self.request("watch", error),
-            watcher::Error::WatchError(status) => match self.status("watch", status) {
-                // The stream was open, so this is about the stream; the next attempt tells whether there is more to it.
-                Fault::Trouble(problem) if !status.is_forbidden() && status.code != 401 => {
-                    Fault::Cut(problem.message)
-                }
-                fault => fault,
-            },
-            watcher::Error::WatchFailed(kube::Error::Api(status)) => self.status("watch", status),
-            watcher::Error::WatchFailed(kube::Error::SerdeError(error)) => {
-                Fault::Lost(format!("an event could not be read: {error}"))
+            // Something on an open stream is no event that can be used: 410 Gone, another error, or no event at all (which
+            // kube takes for a status without content). The watcher would go on with the stream as if nothing were missed.
+            watcher::Error::WatchError(status) => Fault::Lost(status.message.clone()),
+            watcher::Error::WatchFailed(kube::Error::Api(status)) => {
+                Fault::Lost(format!("no event: {status}"))
             }
+            watcher::Error::WatchFailed(kube::Error::SerdeError(error)) => {
+                Fault::Lost(format!("no event: {error}"))
+            }
+            // The stream ends with this, and the watcher opens it again where it was.
             watcher::Error::WatchFailed(error) => Fault::Cut(chain(error)),
             watcher::Error::NoResourceVersion => Fault::Lost("an answer without a resourceVersion".to_owned()),
         }
@@ -89,6 +88,19 @@ impl Place {
                 "check the API server's health (`kubectl get --raw /readyz?verbose`)",
             )
         })
+    }
+
+    /// Answers come, and listing anew again and again does not help.
+    pub(super) fn useless(&self, reason: &str) -> Problem {
+        let reason: String = reason.chars().take(300).collect();
+        Problem::new(
+            format!(
+                "the answers of the API server at {} about {} cannot be used: {reason}",
+                self.origin.url,
+                self.what()
+            ),
+            "check that the URL is the API server's, and what is between (a proxy, an aggregation layer)",
+        )
     }
 
     /// Says which permission is missing, to whom, and how to check it.
@@ -137,7 +149,10 @@ impl Place {
             }
         }
         let lower = text.to_ascii_lowercase();
-        if ["certificate", "tls", "handshake", "unknownissuer"].iter().any(|word| lower.contains(word)) {
+        // rustls reports whatever it does not like as invalid data.
+        let data = find::<io::Error>(error).is_some_and(|io| io.kind() == io::ErrorKind::InvalidData);
+        let data = data && url.starts_with("https:");
+        if data || ["certificate", "tls", "handshake", "unknownissuer"].iter().any(|word| lower.contains(word)) {
             return Problem::new(
                 format!("no TLS with the API server at {url}: {text}"),
                 "check its certificate and the certificate authority that is trusted (`certificate-authority-data` of a kubeconfig, ca.crt of a ServiceAccount)",

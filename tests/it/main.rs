@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod support;

@@ -2,6 +2,7 @@
 
 pub(crate) mod apiserver;
 pub(crate) mod cluster;
+pub(crate) mod watching;
 
 use std::time::Duration;
 
