@@ -80,7 +80,9 @@ pub enum ConnectError {
         tried: String,
     },
     /// A kubeconfig that was asked for cannot be read.
-    #[error("the kubeconfig {path} cannot be read: {reason}: check `discovery.kubernetes.kubeconfig` or $KUBECONFIG")]
+    #[error(
+        "the kubeconfig {path} cannot be read: {reason}: check `discovery.kubernetes.kubeconfig` or $KUBECONFIG"
+    )]
     Unreadable {
         /// The path, or the paths of `$KUBECONFIG`.
         path: String,
@@ -98,7 +100,10 @@ pub enum ConnectError {
         contexts: Vec<String>,
     },
     /// A kubeconfig has no `current-context`, and none was asked for.
-    #[error("the kubeconfig {path} sets no current-context: set `discovery.kubernetes.context`; {}", known(contexts))]
+    #[error(
+        "the kubeconfig {path} sets no current-context: set `discovery.kubernetes.context`; {}",
+        known(contexts)
+    )]
     NoContext {
         /// The path.
         path: String,

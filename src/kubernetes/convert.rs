@@ -60,13 +60,16 @@ pub(super) fn slice(
     };
     let mut faults = Vec::new();
     let ports = object.ports.as_deref().unwrap_or_default();
-    let ports = ports.iter().filter(|port| is_tcp(port.protocol.as_deref())).filter_map(|port| {
-        slice_port(port).map_err(|fault| faults.push(fault)).ok()
-    });
+    let ports = ports
+        .iter()
+        .filter(|port| is_tcp(port.protocol.as_deref()))
+        .filter_map(|port| slice_port(port).map_err(|fault| faults.push(fault)).ok());
     let ports = ports.collect();
     if address_type == AddressType::Fqdn {
         let problem = Problem::new(
-            format!("{place} holds names (FQDN) instead of addresses, which Serinus does not resolve (semantics §1.4)"),
+            format!(
+                "{place} holds names (FQDN) instead of addresses, which Serinus does not resolve (semantics §1.4)"
+            ),
             "give the Service a selector, so that its EndpointSlices hold the addresses of pods",
         );
         return (Some(Slice { name, service, address_type, ports, endpoints: Vec::new() }), Some(problem));

@@ -48,7 +48,9 @@ impl Place {
             }
             // The stream ends with this, and the watcher opens it again where it was.
             watcher::Error::WatchFailed(error) => Fault::Cut(chain(error)),
-            watcher::Error::NoResourceVersion => Fault::Lost("an answer without a resourceVersion".to_owned()),
+            watcher::Error::NoResourceVersion => {
+                Fault::Lost("an answer without a resourceVersion".to_owned())
+            }
         }
     }
 
@@ -70,7 +72,9 @@ impl Place {
             Problem::new(
                 format!("the API server at {} does not accept the credentials (401)", self.origin.url),
                 match &self.origin.kubeconfig {
-                    None => "check that the pod's ServiceAccount still exists and its token is mounted".to_owned(),
+                    None => {
+                        "check that the pod's ServiceAccount still exists and its token is mounted".to_owned()
+                    }
                     Some(file) => {
                         format!("renew the credentials of the kubeconfig {}", file.display())
                     }
@@ -132,27 +136,31 @@ impl Place {
             None => "the cluster's own address".to_owned(),
             Some(file) => format!("from the kubeconfig {}", file.display()),
         };
-        let network = format!("check that the API server runs and that nothing (NetworkPolicy, firewall) is between; its address is {source}");
+        let network = format!(
+            "check that the API server runs and that nothing (NetworkPolicy, firewall) is between; its address is {source}"
+        );
         if find::<NoAnswer>(error).is_some() {
             return Problem::new(format!("the API server at {url} does not answer"), network);
         }
         let text = chain(error);
-        if let Some(io) = find::<io::Error>(error).map(io::Error::kind) {
-            let what = match io {
-                io::ErrorKind::ConnectionRefused => Some("refuses connections"),
-                io::ErrorKind::TimedOut => Some("does not answer"),
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some("cannot be reached"),
-                _ => None,
-            };
-            if let Some(what) = what {
-                return Problem::new(format!("the API server at {url} {what}"), network);
+        let kind = io_kind(error);
+        let what = match kind {
+            Some(io::ErrorKind::ConnectionRefused) => Some("refuses connections"),
+            Some(io::ErrorKind::TimedOut) => Some("does not answer"),
+            Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+                Some("cannot be reached")
             }
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Problem::new(format!("the API server at {url} {what}"), network);
         }
         let lower = text.to_ascii_lowercase();
         // rustls reports whatever it does not like as invalid data.
-        let data = find::<io::Error>(error).is_some_and(|io| io.kind() == io::ErrorKind::InvalidData);
-        let data = data && url.starts_with("https:");
-        if data || ["certificate", "tls", "handshake", "unknownissuer"].iter().any(|word| lower.contains(word)) {
+        let data = kind == Some(io::ErrorKind::InvalidData) && url.starts_with("https:");
+        if data
+            || ["certificate", "tls", "handshake", "unknownissuer"].iter().any(|word| lower.contains(word))
+        {
             return Problem::new(
                 format!("no TLS with the API server at {url}: {text}"),
                 "check its certificate and the certificate authority that is trusted (`certificate-authority-data` of a kubeconfig, ca.crt of a ServiceAccount)",
@@ -172,12 +180,21 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     rest.split_once(after).map(|(found, _)| found)
 }
 
+/// An error and all that is behind it; an `io::Error` leaves out what it wraps, which is looked into here.
 fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| (**error).source())
+    std::iter::successors(Some(error), |error| {
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| (**error).source())
+    })
 }
 
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     sources(error).find_map(|error| error.downcast_ref::<E>())
+}
+
+/// The kind of the innermost I/O error.
+fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    sources(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind)
 }
 
 /// What an error and its sources say, each thing once.
@@ -219,7 +236,8 @@ mod tests {
         let message = "endpointslices.discovery.k8s.io is forbidden: User \"system:serviceaccount:serinus:serinus\" cannot watch resource \"endpointslices\" in API group \"discovery.k8s.io\" in the namespace \"web\"";
         let error = watcher::Error::InitialListFailed(api(403, "Forbidden", message));
         let problem = trouble(place(ClusterKind::EndpointSlices).fault(&error));
-        for needle in ["forbids", "serviceaccount:serinus", "watch endpointslices", "namespace web", "discovery.k8s.io"]
+        for needle in
+            ["forbids", "serviceaccount:serinus", "watch endpointslices", "namespace web", "discovery.k8s.io"]
         {
             assert!(problem.message.contains(needle), "{needle}: {problem}");
         }
@@ -269,8 +287,10 @@ mod tests {
         };
         assert!(problem(io::ErrorKind::ConnectionRefused.into()).ends_with("refuses connections"));
         assert!(problem(io::ErrorKind::TimedOut.into()).ends_with("does not answer"));
-        let tls = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate: UnknownIssuer");
-        assert!(problem(tls).starts_with("no TLS"));
+        let tls = || io::Error::new(io::ErrorKind::InvalidData, "corrupt message");
+        assert!(problem(tls()).starts_with("no TLS"));
+        assert!(problem(io::Error::other(tls())).starts_with("no TLS"));
+        assert!(problem(io::Error::other("invalid peer certificate: UnknownIssuer")).starts_with("no TLS"));
     }
 
     #[test]

@@ -50,13 +50,7 @@ pub(super) struct News {
 
 impl<W: Watched> Known<W> {
     pub(super) fn new(namespace: Namespace) -> Self {
-        Self {
-            namespace,
-            names: Names::new(),
-            objects: Objects::default(),
-            listing: None,
-            told: Vec::new(),
-        }
+        Self { namespace, names: Names::new(), objects: Objects::default(), listing: None, told: Vec::new() }
     }
 
     /// The watch starts anew and asks for something else.
@@ -91,7 +85,11 @@ impl<W: Watched> Known<W> {
             problems.push(ObjectProblem {
                 service: None,
                 problem: Problem::new(
-                    format!("{more} more {} of namespace {} cannot be used", W::KIND.plural(), self.namespace),
+                    format!(
+                        "{more} more {} of namespace {} cannot be used",
+                        W::KIND.plural(),
+                        self.namespace
+                    ),
                     "correct those that are named first",
                 ),
             });
@@ -158,8 +156,8 @@ impl<W: Watched> Known<W> {
     /// An object's name and what is made of it; nothing where it is not wanted.
     fn read(&self, object: Lenient<W::Object>) -> Option<(Arc<str>, Read<W::Kept>)> {
         let service = W::service(&self.namespace, &object);
-        let wanted =
-            self.names.is_empty() || service.as_ref().is_none_or(|service| self.names.contains(&service.name));
+        let wanted = self.names.is_empty()
+            || service.as_ref().is_none_or(|service| self.names.contains(&service.name));
         let name = object.meta().name.clone();
         if !wanted && name.as_deref().is_none_or(|name| !self.objects.kept.contains_key(name)) {
             return None;

@@ -43,7 +43,8 @@ impl Observer {
             sleep_until(self.turn()).await;
         }
         let answer = timeout(self.patience.answer, self.inner.send(request)).await;
-        let response = answer.map_err(|_| kube::Error::Service(Box::new(NoAnswer(self.patience.answer))))??;
+        let response =
+            answer.map_err(|_| kube::Error::Service(Box::new(NoAnswer(self.patience.answer))))??;
         if !watch {
             return Ok(response);
         }

@@ -104,7 +104,9 @@ impl<W: Watched> Task<W> {
             let due = self.due;
             let next = async {
                 // Not polling is how a watcher is held back.
-                sleep_until(due).await;
+                if due > Instant::now() {
+                    sleep_until(due).await;
+                }
                 stream.next().await
             };
             let told = tokio::select! {

@@ -65,14 +65,18 @@ async fn pods_come_and_go_in_the_order_of_a_cluster() {
         let mine = all.into_iter().find(|endpoint| endpoint["targetRef"]["uid"] == first.uid.as_str());
         mine.map(|endpoint| endpoint["conditions"].clone())
     };
-    let now = |ready, serving, terminating| Some(json!({"ready": ready, "serving": serving, "terminating": terminating}));
+    let now = |ready, serving, terminating| {
+        Some(json!({"ready": ready, "serving": serving, "terminating": terminating}))
+    };
     assert_eq!(conditions(&cluster), now(true, true, false));
     cluster.set_ready(&path, false);
     assert_eq!(conditions(&cluster), now(false, false, false));
     cluster.set_ready(&path, true);
     cluster.begin_delete(&path);
     assert_eq!(conditions(&cluster), now(false, true, true));
-    assert!(!cluster.api.get("pods", "default", &first.name).unwrap()["metadata"]["deletionTimestamp"].is_null());
+    assert!(
+        !cluster.api.get("pods", "default", &first.name).unwrap()["metadata"]["deletionTimestamp"].is_null()
+    );
     cluster.remove(&path);
     assert_eq!(conditions(&cluster), None);
     cluster.scale("default/testpage", 0);
@@ -94,7 +98,8 @@ async fn slices_hold_a_hundred_and_endpoints_stay_where_they_are() {
     let place = |slices: &[Value]| -> BTreeSet<(String, String)> {
         let of = |slice: &Value| {
             let name = slice["metadata"]["name"].to_string();
-            let uids = slice["endpoints"].as_array().unwrap().iter().map(|e| e["targetRef"]["uid"].to_string());
+            let uids =
+                slice["endpoints"].as_array().unwrap().iter().map(|e| e["targetRef"]["uid"].to_string());
             uids.map(|uid| (name.clone(), uid)).collect::<Vec<_>>()
         };
         slices.iter().flat_map(of).collect()
@@ -129,7 +134,8 @@ async fn objects_can_be_written_and_conflicts_are_refused() {
     assert!(api.get("namespaces", "", "far").is_some());
     let (all, one) = ("/api/v1/namespaces/web/configmaps", "/api/v1/namespaces/web/configmaps/state");
     let (json, merge) = ("application/json", "application/merge-patch+json");
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "state"}, "data": {"a": "1"}});
+    let object =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "state"}, "data": {"a": "1"}});
     assert_eq!(request(&api, "PUT", one, json, &object).await.0, 404);
     let (code, made) = request(&api, "POST", all, json, &object).await;
     assert_eq!(code, 201);
@@ -144,7 +150,8 @@ async fn objects_can_be_written_and_conflicts_are_refused() {
     let stale = json!({"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}});
     assert_eq!(request(&api, "PATCH", one, merge, &stale).await.0, 409);
     let lease = "/apis/coordination.k8s.io/v1/namespaces/web/leases/serinus";
-    let object = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "serinus"}});
+    let object =
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "serinus"}});
     assert_eq!(request(&api, "PATCH", lease, "application/apply-patch+yaml", &object).await.0, 201);
     assert_eq!(request(&api, "DELETE", one, json, &Value::Null).await.0, 200);
     assert_eq!(request(&api, "DELETE", one, json, &Value::Null).await.0, 404);

@@ -376,5 +376,8 @@ async fn accept(inner: Arc<Inner>, listener: TcpListener) {
 pub(crate) fn documents(yaml: &str) -> Vec<Value> {
     use serde::Deserialize as _;
     let documents = yaml_serde::Deserializer::from_str(yaml);
-    documents.map(|document| Value::deserialize(document).unwrap()).filter(|object| !object.is_null()).collect()
+    documents
+        .map(|document| Value::deserialize(document).unwrap())
+        .filter(|object| !object.is_null())
+        .collect()
 }

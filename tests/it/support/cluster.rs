@@ -121,8 +121,11 @@ impl Cluster {
         let (namespace, name) = split(deployment);
         let object = self.api.get("deployments", namespace, name).expect("a Deployment");
         let hash = hash(&object["spec"]["template"].to_string(), 9);
-        let present: Vec<_> =
-            self.pods(deployment).into_iter().filter(|pod| pod.labels.get(TEMPLATE_HASH) == Some(&hash)).collect();
+        let present: Vec<_> = self
+            .pods(deployment)
+            .into_iter()
+            .filter(|pod| pod.labels.get(TEMPLATE_HASH) == Some(&hash))
+            .collect();
         for _ in present.len()..replicas {
             self.make_pod(namespace, name, &hash, &object["spec"]["template"]);
         }
@@ -136,7 +139,12 @@ impl Cluster {
 
     /// Changes a Deployment's template and makes `replicas` pods of it, beside the old ones: a paused rollout.
     /// Gives the new `pod-template-hash`.
-    pub(crate) fn surge(&mut self, deployment: &str, replicas: usize, change: impl FnOnce(&mut Value)) -> String {
+    pub(crate) fn surge(
+        &mut self,
+        deployment: &str,
+        replicas: usize,
+        change: impl FnOnce(&mut Value),
+    ) -> String {
         let (namespace, name) = split(deployment);
         self.api.edit("deployments", namespace, name, |d| change(&mut d["spec"]["template"]));
         self.scale(deployment, replicas);
@@ -272,10 +280,11 @@ impl Cluster {
             stale = others;
             stale.extend(self.fill(mine, endpoints, || {
                 let numbers = 1..;
-                let free = numbers.map(|n| new_slice(namespace, &name, n, address_type, &ports)).find(|slice| {
-                    let name = text(&slice["metadata"]["name"]);
-                    self.api.get("endpointslices", namespace, &name).is_none()
-                });
+                let free =
+                    numbers.map(|n| new_slice(namespace, &name, n, address_type, &ports)).find(|slice| {
+                        let name = text(&slice["metadata"]["name"]);
+                        self.api.get("endpointslices", namespace, &name).is_none()
+                    });
                 free.unwrap()
             }));
         }
@@ -342,10 +351,13 @@ fn info(pod: &Value) -> PodInfo {
 fn slice_ports(service: &Value, pod: &Value) -> Value {
     let named = info(pod).ports;
     let ports = service["spec"]["ports"].as_array().into_iter().flatten().filter_map(|port| {
-        let target = match &port["targetPort"] {
-            Value::String(name) => named.iter().find(|(n, _)| n == name)?.1.into(),
-            Value::Null => port["port"].clone(),
-            number => number.clone(),
+        let target = &port["targetPort"];
+        let target = if let Some(name) = target.as_str() {
+            named.iter().find(|(n, _)| n == name)?.1.into()
+        } else if target.is_null() {
+            port["port"].clone()
+        } else {
+            target.clone()
         };
         let protocol = port["protocol"].as_str().unwrap_or("TCP");
         let mut slice_port = json!({"name": text(&port["name"]), "port": target, "protocol": protocol});

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serinus::kubernetes::{ClusterAccess, ObjectProblem, Patience, WatchEvent, connect_with, watch};
-use serinus::model::{ClusterChange, ClusterKind, Namespace, Pod, PodKey, Problem, Service, ServiceKey, Slice};
+use serinus::model::{
+    ClusterChange, ClusterKind, Namespace, Pod, PodKey, Problem, Service, ServiceKey, Slice,
+};
 use serinus::telemetry::Telemetry;
 use tempfile::TempPath;
 use tokio::sync::{mpsc, watch as channel};
@@ -82,7 +84,8 @@ impl View {
             }
             ClusterChange::Slices(namespace, all) => {
                 self.slices.retain(|(other, _), _| *other != namespace);
-                self.slices.extend(all.into_iter().map(|slice| ((namespace.clone(), slice.name.clone()), slice)));
+                self.slices
+                    .extend(all.into_iter().map(|slice| ((namespace.clone(), slice.name.clone()), slice)));
                 self.lists.push((ClusterKind::EndpointSlices, namespace));
             }
             ClusterChange::SliceApplied(slice) => {
@@ -202,7 +205,8 @@ impl Watching {
     pub(crate) async fn settled(&self, api: &ApiServer, namespaces: &[&str]) -> View {
         let view = self.until("whole lists", |view| namespaces.iter().all(|ns| view.knows(ns))).await;
         eventually("open watches", || {
-            let open = ClusterKind::ALL.iter().all(|kind| api.open_watches(kind.plural()) >= namespaces.len());
+            let open =
+                ClusterKind::ALL.iter().all(|kind| api.open_watches(kind.plural()) >= namespaces.len());
             (open && self.connected() == [1, 1, 1]).then_some(())
         })
         .await;

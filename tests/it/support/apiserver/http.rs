@@ -99,7 +99,10 @@ fn refuse(code: u16, reason: &str, message: impl Into<String>) -> Response<Body>
 }
 
 /// One request.
-pub(super) async fn serve(server: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub(super) async fn serve(
+    server: Arc<Inner>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     server.unpaused().await;
     let slow = server.slow();
     if !slow.is_zero() {
@@ -206,7 +209,11 @@ fn list(server: &Inner, target: &Target, query: &Query, metadata_only: bool) -> 
     };
     let asked: u64 = query.version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
     if asked > store.version() {
-        return refuse(504, "Timeout", format!("Too large resource version: {asked}, current: {}", store.version()));
+        return refuse(
+            504,
+            "Timeout",
+            format!("Too large resource version: {asked}, current: {}", store.version()),
+        );
     }
     drop(store);
     let items = page.items.into_iter().map(|mut object| {
@@ -408,7 +415,8 @@ async fn single(
     let before = store.get(target.resource, &key).cloned();
     let given = &body["metadata"]["resourceVersion"];
     let stale = before.as_ref().is_some_and(|before| {
-        given.as_str().is_some_and(|given| !given.is_empty()) && before["metadata"]["resourceVersion"] != *given
+        given.as_str().is_some_and(|given| !given.is_empty())
+            && before["metadata"]["resourceVersion"] != *given
     });
     let (code, object) = match (verb, before) {
         ("create", Some(_)) => {

@@ -43,13 +43,18 @@ pub(crate) const RESOURCES: &[Resource] = &[
 
 impl Resource {
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The resource of an object, by its `apiVersion` and `kind`.
     pub(crate) fn of(object: &Value) -> Resource {
         let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
-        let found = RESOURCES.iter().find(|r| Some(r.api_version().as_str()) == version && Some(r.kind) == kind);
+        let found =
+            RESOURCES.iter().find(|r| Some(r.api_version().as_str()) == version && Some(r.kind) == kind);
         *found.unwrap_or_else(|| panic!("the test API server does not serve {version:?} {kind:?}"))
     }
 
@@ -147,7 +152,10 @@ impl Store {
     /// All objects of a filter.
     pub(crate) fn find(&self, filter: &Filter) -> Vec<Value> {
         let of_kind = self.objects.iter().filter(|((resource, _), _)| *resource == filter.resource);
-        of_kind.filter(|((_, key), object)| filter.matches(key, object)).map(|(_, object)| object.clone()).collect()
+        of_kind
+            .filter(|((_, key), object)| filter.matches(key, object))
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// Adds or replaces an object; nothing happens when it is the same.
@@ -234,9 +242,8 @@ impl Store {
     pub(crate) fn since(&self, filter: &Filter, since: u64) -> (Vec<(&'static str, Value)>, u64) {
         let changes = self.history.iter().filter(|c| c.version > since && c.resource == filter.resource);
         let events = changes.filter_map(|change| {
-            let matching = |object: &Option<Value>| {
-                object.clone().filter(|object| filter.matches(&change.key, object))
-            };
+            let matching =
+                |object: &Option<Value>| object.clone().filter(|object| filter.matches(&change.key, object));
             match (matching(&change.before), matching(&change.after)) {
                 (None, Some(after)) => Some(("ADDED", after)),
                 (Some(_), Some(after)) => Some(("MODIFIED", after)),
