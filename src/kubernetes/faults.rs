@@ -37,17 +37,16 @@ impl Place {
         match error {
             watcher::Error::InitialListFailed(error) => self.request("list", error),
             watcher::Error::WatchStartFailed(error) => self.request("watch", error),
-            watcher::Error::WatchError(status) => match self.status("watch", status) {
-                // The stream was open, so this is about the stream; the next attempt tells whether there is more to it.
-                Fault::Trouble(problem) if !status.is_forbidden() && status.code != 401 => {
-                    Fault::Cut(problem.message)
-                }
-                fault => fault,
-            },
-            watcher::Error::WatchFailed(kube::Error::Api(status)) => self.status("watch", status),
-            watcher::Error::WatchFailed(kube::Error::SerdeError(error)) => {
-                Fault::Lost(format!("an event could not be read: {error}"))
+            // Something on an open stream is no event that can be used: 410 Gone, another error, or no event at all (which
+            // kube takes for a status without content). The watcher would go on with the stream as if nothing were missed.
+            watcher::Error::WatchError(status) => Fault::Lost(status.message.clone()),
+            watcher::Error::WatchFailed(kube::Error::Api(status)) => {
+                Fault::Lost(format!("no event: {status}"))
             }
+            watcher::Error::WatchFailed(kube::Error::SerdeError(error)) => {
+                Fault::Lost(format!("no event: {error}"))
+            }
+            // The stream ends with this, and the watcher opens it again where it was.
             watcher::Error::WatchFailed(error) => Fault::Cut(chain(error)),
             watcher::Error::NoResourceVersion => {
                 Fault::Lost("an answer without a resourceVersion".to_owned())
@@ -95,6 +94,19 @@ impl Place {
         })
     }
 
+    /// Answers come, and listing anew again and again does not help.
+    pub(super) fn useless(&self, reason: &str) -> Problem {
+        let reason: String = reason.chars().take(300).collect();
+        Problem::new(
+            format!(
+                "the answers of the API server at {} about {} cannot be used: {reason}",
+                self.origin.url,
+                self.what()
+            ),
+            "check that the URL is the API server's, and what is between (a proxy, an aggregation layer)",
+        )
+    }
+
     /// Says which permission is missing, to whom, and how to check it.
     fn forbidden(&self, verb: &str, status: &Status) -> Problem {
         let Place { namespace, kind, .. } = self;
@@ -131,21 +143,24 @@ impl Place {
             return Problem::new(format!("the API server at {url} does not answer"), network);
         }
         let text = chain(error);
-        if let Some(io) = find::<io::Error>(error).map(io::Error::kind) {
-            let what = match io {
-                io::ErrorKind::ConnectionRefused => Some("refuses connections"),
-                io::ErrorKind::TimedOut => Some("does not answer"),
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                    Some("cannot be reached")
-                }
-                _ => None,
-            };
-            if let Some(what) = what {
-                return Problem::new(format!("the API server at {url} {what}"), network);
+        let kind = io_kind(error);
+        let what = match kind {
+            Some(io::ErrorKind::ConnectionRefused) => Some("refuses connections"),
+            Some(io::ErrorKind::TimedOut) => Some("does not answer"),
+            Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+                Some("cannot be reached")
             }
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Problem::new(format!("the API server at {url} {what}"), network);
         }
         let lower = text.to_ascii_lowercase();
-        if ["certificate", "tls", "handshake", "unknownissuer"].iter().any(|word| lower.contains(word)) {
+        // rustls reports whatever it does not like as invalid data.
+        let data = kind == Some(io::ErrorKind::InvalidData) && url.starts_with("https:");
+        if data
+            || ["certificate", "tls", "handshake", "unknownissuer"].iter().any(|word| lower.contains(word))
+        {
             return Problem::new(
                 format!("no TLS with the API server at {url}: {text}"),
                 "check its certificate and the certificate authority that is trusted (`certificate-authority-data` of a kubeconfig, ca.crt of a ServiceAccount)",
@@ -165,12 +180,21 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     rest.split_once(after).map(|(found, _)| found)
 }
 
+/// An error and all that is behind it; an `io::Error` leaves out what it wraps, which is looked into here.
 fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| (**error).source())
+    std::iter::successors(Some(error), |error| {
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| (**error).source())
+    })
 }
 
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     sources(error).find_map(|error| error.downcast_ref::<E>())
+}
+
+/// The kind of the innermost I/O error.
+fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    sources(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind)
 }
 
 /// What an error and its sources say, each thing once.
@@ -263,8 +287,10 @@ mod tests {
         };
         assert!(problem(io::ErrorKind::ConnectionRefused.into()).ends_with("refuses connections"));
         assert!(problem(io::ErrorKind::TimedOut.into()).ends_with("does not answer"));
-        let tls = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate: UnknownIssuer");
-        assert!(problem(tls).starts_with("no TLS"));
+        let tls = || io::Error::new(io::ErrorKind::InvalidData, "corrupt message");
+        assert!(problem(tls()).starts_with("no TLS"));
+        assert!(problem(io::Error::other(tls())).starts_with("no TLS"));
+        assert!(problem(io::Error::other("invalid peer certificate: UnknownIssuer")).starts_with("no TLS"));
     }
 
     #[test]

@@ -18,6 +18,9 @@ use super::lenient::Lenient;
 use super::link::{Backoff, observed};
 use super::supervisor::{Links, WatchEvent};
 
+/// Listing anew is the usual way out of `410 Gone` and the like; when it does not help this often, it is trouble.
+const MOST_LOSSES: u32 = 4;
+
 /// One watch.
 pub(super) struct Task<W: Watched> {
     client: Client,
@@ -31,6 +34,8 @@ pub(super) struct Task<W: Watched> {
     open_since: Option<Instant>,
     /// It was open before.
     opened_before: bool,
+    /// How often in a row it had to list anew before it was open.
+    losses: u32,
     /// The trouble that was told last, until it is over.
     trouble: Option<Problem>,
     /// When the next attempt is due.
@@ -66,6 +71,7 @@ impl<W: Watched> Task<W> {
             backoff: Backoff::new(client.patience),
             open_since: None,
             opened_before: false,
+            losses: 0,
             trouble: None,
             due: Instant::now(),
         }
@@ -98,7 +104,9 @@ impl<W: Watched> Task<W> {
             let due = self.due;
             let next = async {
                 // Not polling is how a watcher is held back.
-                sleep_until(due).await;
+                if due > Instant::now() {
+                    sleep_until(due).await;
+                }
                 stream.next().await
             };
             let told = tokio::select! {
@@ -149,6 +157,7 @@ impl<W: Watched> Task<W> {
     /// The API server accepted the watch.
     async fn opened(&mut self) -> Result<(), Closed> {
         self.open_since = Some(Instant::now());
+        self.losses = 0;
         self.links.set(W::KIND, &self.place.namespace, true);
         let namespace = self.place.namespace.clone();
         if !self.opened_before || self.trouble.is_some() {
@@ -181,19 +190,30 @@ impl<W: Watched> Task<W> {
             }
             Fault::Lost(reason) => {
                 self.links.telemetry.watch_cut(namespace, *kind, &reason);
+                self.losses += 1;
+                if self.losses >= MOST_LOSSES {
+                    let problem = self.place.useless(&reason);
+                    self.troubled(problem).await?;
+                }
                 // A watcher that is told 410 by the status of an answer would ask for the same again.
                 Ok(Next::Anew)
             }
             Fault::Trouble(problem) => {
-                if self.trouble.as_ref() != Some(&problem) {
-                    self.links.telemetry.watch_troubled(namespace, *kind, &problem);
-                    self.trouble = Some(problem.clone());
-                    let namespace = namespace.clone();
-                    self.tell(WatchEvent::Trouble { namespace, kind: W::KIND, problem }).await?;
-                }
+                self.troubled(problem).await?;
                 Ok(Next::Go)
             }
         }
+    }
+
+    /// Tells of trouble once, until there is other trouble or none.
+    async fn troubled(&mut self, problem: Problem) -> Result<(), Closed> {
+        if self.trouble.as_ref() == Some(&problem) {
+            return Ok(());
+        }
+        let namespace = self.place.namespace.clone();
+        self.links.telemetry.watch_troubled(&namespace, W::KIND, &problem);
+        self.trouble = Some(problem.clone());
+        self.tell(WatchEvent::Trouble { namespace, kind: W::KIND, problem }).await
     }
 
     /// Waits for room: a storm of events waits at the API server, not in memory.

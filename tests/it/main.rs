@@ -9,4 +9,6 @@ mod end_to_end;
 #[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod support;

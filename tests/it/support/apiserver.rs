@@ -51,6 +51,8 @@ struct Rules {
     slow: Duration,
     /// `410 Gone` is the status of the answer instead of an event.
     gone_by_status: bool,
+    /// Every watch is refused with 410, whatever it asks for.
+    always_gone: bool,
     bookmark_every: Duration,
 }
 
@@ -138,6 +140,7 @@ impl ApiServer {
                 unauthorized: false,
                 slow: Duration::ZERO,
                 gone_by_status: false,
+                always_gone: false,
                 bookmark_every: Duration::from_secs(60),
             }),
             seen: Mutex::default(),
@@ -157,9 +160,14 @@ impl ApiServer {
 
     /// A kubeconfig file for it; the file goes when the path is dropped.
     pub(crate) fn kubeconfig(&self) -> TempPath {
+        self.kubeconfig_to(&self.url())
+    }
+
+    /// As [`ApiServer::kubeconfig`], with another URL.
+    pub(crate) fn kubeconfig_to(&self, url: &str) -> TempPath {
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": self.url()}}],
+            "clusters": [{"name": "test", "cluster": {"server": url}}],
             "users": [{"name": "test", "user": {"token": "a-token"}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         });
@@ -250,6 +258,11 @@ impl ApiServer {
     pub(crate) fn compact_with_status(&self) {
         self.inner.rules().gone_by_status = true;
         self.inner.store().compact();
+    }
+
+    /// Refuses every watch with the status `410 Gone`, or no longer.
+    pub(crate) fn always_gone(&self, gone: bool) {
+        self.inner.rules().always_gone = gone;
     }
 
     /// Tells every open watch `410 Gone`, and ends it.

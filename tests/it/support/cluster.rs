@@ -269,53 +269,68 @@ impl Cluster {
             let group = groups.entry((v6, ports.to_string())).or_insert_with(|| (ports, BTreeMap::new()));
             group.1.insert(text(&pod["metadata"]["uid"]), endpoint(service, pod));
         }
-        let mut slices: Vec<Value> = self.api.all("endpointslices", namespace);
-        slices.retain(|slice| slice["metadata"]["labels"][SERVICE_NAME] == name.as_str());
-        let mut number = slices.len();
-        for ((v6, _), (ports, mut endpoints)) in groups {
+        let mut stale = self.api.all("endpointslices", namespace);
+        stale.retain(|slice| slice["metadata"]["labels"][SERVICE_NAME] == name.as_str());
+        if groups.is_empty() {
+            // A Service without pods has one empty slice; Go writes an empty list as null.
+            let mut slice = new_slice(namespace, &name, 0, "IPv4", &Value::Null);
+            slice["endpoints"] = Value::Null;
+            self.api.apply(slice.clone());
+            stale.retain(|old| old["metadata"]["name"] != slice["metadata"]["name"]);
+        }
+        for ((v6, _), (ports, endpoints)) in groups {
             let address_type = if v6 { "IPv6" } else { "IPv4" };
             let of_group = |slice: &Value| slice["addressType"] == address_type && slice["ports"] == ports;
-            let (mine, others): (Vec<Value>, Vec<Value>) = slices.into_iter().partition(of_group);
-            slices = others;
-            let mut filled: Vec<(Value, Vec<Value>)> = mine
-                .into_iter()
-                .map(|slice| {
-                    let old = slice["endpoints"].as_array().cloned().unwrap_or_default();
-                    let kept = old
-                        .iter()
-                        .filter_map(|e| endpoints.remove(e["targetRef"]["uid"].as_str()?))
-                        .collect();
-                    (slice, kept)
-                })
-                .collect();
-            for endpoint in std::mem::take(&mut endpoints).into_values() {
-                let room = filled.iter_mut().find(|(_, endpoints)| endpoints.len() < ENDPOINTS_PER_SLICE);
-                if let Some((_, endpoints)) = room {
-                    endpoints.push(endpoint);
-                } else {
-                    number += 1;
-                    filled.push((new_slice(namespace, &name, number, address_type, &ports), vec![endpoint]));
+            let (mine, others): (Vec<Value>, Vec<Value>) = stale.into_iter().partition(of_group);
+            stale = others;
+            stale.extend(self.fill(mine, endpoints, || {
+                let numbers = 1..;
+                let free =
+                    numbers.map(|n| new_slice(namespace, &name, n, address_type, &ports)).find(|slice| {
+                        let name = text(&slice["metadata"]["name"]);
+                        self.api.get("endpointslices", namespace, &name).is_none()
+                    });
+                free.unwrap()
+            }));
+        }
+        for slice in stale {
+            self.api.delete("endpointslices", namespace, &text(&slice["metadata"]["name"]));
+        }
+    }
+
+    /// Puts endpoints, by the uid of their pod, into slices, and gives the slices that are not needed any more.
+    fn fill(
+        &self,
+        slices: Vec<Value>,
+        mut endpoints: BTreeMap<String, Value>,
+        another: impl Fn() -> Value,
+    ) -> Vec<Value> {
+        let stay = |slice: Value, endpoints: &mut BTreeMap<String, Value>| {
+            let old = slice["endpoints"].as_array().cloned().unwrap_or_default();
+            let kept: Vec<Value> =
+                old.iter().filter_map(|e| endpoints.remove(e["targetRef"]["uid"].as_str()?)).collect();
+            (slice, kept)
+        };
+        let mut filled: Vec<_> = slices.into_iter().map(|slice| stay(slice, &mut endpoints)).collect();
+        for endpoint in endpoints.into_values() {
+            match filled.iter_mut().find(|(_, endpoints)| endpoints.len() < ENDPOINTS_PER_SLICE) {
+                Some((_, endpoints)) => endpoints.push(endpoint),
+                None => {
+                    // Stored at once, so that the next one gets another name.
+                    filled.push((self.api.apply(another()), vec![endpoint]));
                 }
             }
-            for (mut slice, endpoints) in filled {
+        }
+        let mut unneeded = Vec::new();
+        for (mut slice, endpoints) in filled {
+            if endpoints.is_empty() {
+                unneeded.push(slice);
+            } else {
                 slice["endpoints"] = endpoints.into();
                 self.api.apply(slice);
             }
         }
-        let placeholder = self.api.all("endpointslices", namespace);
-        let empty = !placeholder.iter().any(|slice| {
-            slice["metadata"]["labels"][SERVICE_NAME] == name.as_str() && !slices.contains(slice)
-        });
-        if empty {
-            // A Service without pods has one empty slice; Go writes an empty list as null.
-            let mut slice = new_slice(namespace, &name, 0, "IPv4", &Value::Null);
-            slice["endpoints"] = Value::Null;
-            self.api.apply(slice);
-            slices.retain(|slice| slice["metadata"]["name"] != format!("{name}-{}", hash("0", 5)));
-        }
-        for slice in slices {
-            self.api.delete("endpointslices", namespace, &text(&slice["metadata"]["name"]));
-        }
+        unneeded
     }
 }
 
@@ -341,10 +356,13 @@ fn info(pod: &Value) -> PodInfo {
 fn slice_ports(service: &Value, pod: &Value) -> Value {
     let named = info(pod).ports;
     let ports = service["spec"]["ports"].as_array().into_iter().flatten().filter_map(|port| {
-        let target = match &port["targetPort"] {
-            Value::String(name) => named.iter().find(|(n, _)| n == name)?.1.into(),
-            Value::Null => port["port"].clone(),
-            number => number.clone(),
+        let target = &port["targetPort"];
+        let target = if let Some(name) = target.as_str() {
+            named.iter().find(|(n, _)| n == name)?.1.into()
+        } else if target.is_null() {
+            port["port"].clone()
+        } else {
+            target.clone()
         };
         let protocol = port["protocol"].as_str().unwrap_or("TCP");
         let mut slice_port = json!({"name": text(&port["name"]), "port": target, "protocol": protocol});

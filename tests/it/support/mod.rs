@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod stack;
 pub(crate) mod upstream;
+pub(crate) mod watching;
 
 use std::time::Duration;
 

@@ -252,7 +252,8 @@ fn watch(server: Arc<Inner>, target: &Target, query: Query, metadata_only: bool)
         let store = server.store();
         (store.oldest(), store.said.len())
     };
-    if from != 0 && from < oldest && server.rules().gone_by_status {
+    let super::Rules { gone_by_status: by_status, always_gone: always, .. } = server.rules().clone();
+    if always || (from != 0 && from < oldest && by_status) {
         return answer(410, &too_old(from, oldest));
     }
     let (lines, body) = mpsc::channel(1);
