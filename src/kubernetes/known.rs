@@ -108,7 +108,7 @@ impl<W: Watched> Known<W> {
 
     fn list(&mut self, object: Lenient<W::Object>) {
         let Some((name, read)) = self.read(object) else { return };
-        // One that does not decode stays as it was (semantics §1: no object's fault may cost the others).
+        // One that does not decode stays as it was: its fault must not cost the pods behind it.
         let kept = if read.unread { self.objects.kept.get(&name).cloned() } else { read.kept };
         let listing = self.listing.get_or_insert_default();
         listing.kept.extend(kept.map(|kept| (Arc::clone(&name), kept)));

@@ -374,6 +374,18 @@ async fn a_half_open_watch_is_found_by_its_silence() {
 }
 
 #[tokio::test]
+async fn an_api_server_that_never_answers_is_told() {
+    let api = ApiServer::start().await;
+    api.pause();
+    let patience = Patience { answer: Duration::from_millis(100), ..QUICK };
+    let watching = Watching::start_with(api.kubeconfig(), &["web/shop"], patience).await;
+    let view = watching.until("trouble with each list", |view| view.troubles.len() == 3).await;
+    assert!(view.troubles.values().all(|problem| problem.message.contains("does not answer")), "{view:?}");
+    api.resume();
+    watching.until("no trouble any more", |view| view.troubles.is_empty() && view.knows("web")).await;
+}
+
+#[tokio::test]
 async fn a_quiet_watch_with_bookmarks_is_left_alone() {
     let api = ApiServer::start().await;
     api.bookmark_every(Duration::from_millis(20));
@@ -414,6 +426,7 @@ async fn an_object_that_does_not_decode_costs_only_itself() {
     // In another list: still. And the watches go on.
     api.expire_watches();
     api.apply(pod("web", "next", "v1"));
+    watching.until("another list of each", |view| view.lists.len() == 6).await;
     let view = watching.until("the next change", |view| view.pod_names() == ["bad", "good", "next"]).await;
     assert_eq!(view.addresses(), ["10.0.0.1", "10.0.0.2"]);
 
@@ -538,6 +551,7 @@ async fn listing_anew_without_end_is_trouble() {
 #[tokio::test]
 async fn another_service_of_a_namespace_is_added_without_an_empty_moment() {
     let api = ApiServer::start().await;
+    api.apply(service("web", "not-wanted"));
     for name in ["shop", "cart"] {
         api.apply(service("web", name));
         api.apply(slice("web", name, name, &[if name == "shop" { "10.0.0.1" } else { "10.0.0.2" }]));
@@ -603,6 +617,19 @@ async fn what_is_wanted_may_change_while_the_api_server_is_gone() {
     api.restart_on_same_port().await;
     watching.until("all", |view| view.addresses() == ["10.0.0.1", "10.0.0.2"] && view.knows("far")).await;
     watching.until("no trouble any more", |view| view.troubles.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_namespace_forgotten_in_trouble_does_not_hold_the_gauges_down() {
+    let mut api = ApiServer::start().await;
+    let watching = Watching::start(&api, &["web/shop", "far/shop"]).await;
+    watching.settled(&api, &["web", "far"]).await;
+    api.stop().await;
+    watching.until("trouble", |view| view.troubles.len() == 6).await;
+    watching.want(&["web/shop"]);
+    watching.until("one namespace", |view| view.troubles.len() == 3).await;
+    api.restart_on_same_port().await;
+    watching.settled(&api, &["web"]).await;
 }
 
 #[tokio::test]
