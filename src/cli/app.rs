@@ -1,5 +1,6 @@
 //! Wires the rooms into a running router.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::admin::{self, AdminListener, AdminOptions};
 use crate::config::{self, ConfigErrors, Discovery, Settings, StateStore};
 use crate::control::{self, Control, RoutesConfig, StateFile};
 use crate::kubernetes::{self, ClusterAccess, WatchEvent};
-use crate::model::Problem;
+use crate::model::{Problem, ServiceKey, StaticEndpoint};
 use crate::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown, watch_refusals};
 use crate::routing::tally::Unrouted;
 use crate::state::SavedState;
@@ -48,19 +49,10 @@ impl Router {
             admin::check_token_file(token_file)?;
         }
         let (listeners, admin_listener) = bind(&settings).await?;
-        let access_log = match &settings.access_log {
-            config::AccessLog::Off => None,
-            config::AccessLog::Stdout => Some(AccessLog::stdout()),
-            config::AccessLog::File(path) => Some(AccessLog::file(path)?),
-        };
-        let cluster = match &settings.discovery {
-            Discovery::Static(_) => None,
-            Discovery::Kubernetes(k) => {
-                let access = ClusterAccess { kubeconfig: k.kubeconfig.clone(), context: k.context.clone() };
-                Some(kubernetes::connect(&access).await?)
-            }
-        };
+        let access_log = open_access_log(&settings.access_log)?;
+        let cluster = connect(&settings.discovery).await?;
         let (state_file, saved, state_problems) = open_state(&settings.state)?;
+        // Nothing fails from here on, save the thread that watches the config file.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
             saved,
@@ -68,52 +60,43 @@ impl Router {
             telemetry: Arc::clone(&telemetry),
         });
         control.set_problems("state", state_problems).await;
-
         let mut background = vec![control_task];
+        if let Some(file) = file {
+            let following = follow_config(file, settings.clone(), control.clone(), Arc::clone(&telemetry))?;
+            background.push(tokio::spawn(following));
+        }
         if let Some(client) = cluster {
             background.extend(follow_cluster(client, &control, &telemetry));
         }
-        let (say_stop, stop) = Shutdown::new();
-        let (say_admin_stop, mut admin_stop) = Shutdown::new();
-        let unrouted = Arc::new(Unrouted::default());
         let (refusals, refused) = mpsc::channel(REFUSALS);
         let changed = control.clone();
         background.push(tokio::spawn(watch_refusals(refused, move |services| changed.touched(services))));
 
-        let router = RouterAddresses {
-            listeners: listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
-            admin: admin_listener.address(),
-        };
+        let unrouted = Arc::new(Unrouted::default());
+        let addresses: Vec<_> = listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect();
+        for (listener, address) in &addresses {
+            tracing::info!(listener, %address, "listening");
+        }
+        let (say_stop, stop) = Shutdown::new();
         let options = GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted) };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
         let server = Server::new(gateway, Arc::clone(&telemetry), drain);
         let server = tokio::spawn(server.run(listeners, stop));
-        let options = AdminOptions { token_file: settings.admin.token_file.clone() };
-        let serving = admin::serve(
+
+        let admin = admin_listener.address();
+        tracing::info!(address = %admin, "admin API listening");
+        let (say_admin_stop, mut admin_stop) = Shutdown::new();
+        let admin_server = tokio::spawn(admin::serve(
             admin_listener,
             control.clone(),
             Arc::clone(&telemetry),
             unrouted,
-            options,
+            AdminOptions { token_file: settings.admin.token_file.clone() },
             async move { admin_stop.wait().await },
-        );
-        let admin_server = tokio::spawn(serving);
-        if let Some(file) = file {
-            background.push(tokio::spawn(follow_config(
-                file,
-                settings,
-                control.clone(),
-                Arc::clone(&telemetry),
-            )?));
-        }
-        let RouterAddresses { listeners, admin } = router;
-        for (listener, address) in &listeners {
-            tracing::info!(listener, %address, "listening");
-        }
-        tracing::info!(address = %admin, "admin API listening");
+        ));
         Ok(Self {
-            listeners,
+            listeners: addresses,
             admin,
             control,
             telemetry,
@@ -173,11 +156,6 @@ impl Router {
     }
 }
 
-struct RouterAddresses {
-    listeners: Vec<(String, SocketAddr)>,
-    admin: SocketAddr,
-}
-
 /// Binds every address, or tells every one that cannot be bound.
 async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
     let mut listeners = Vec::new();
@@ -196,6 +174,20 @@ async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListen
             Err(anyhow::anyhow!(errors.join("\n")))
         }
     }
+}
+
+fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>> {
+    Ok(match log {
+        config::AccessLog::Off => None,
+        config::AccessLog::Stdout => Some(AccessLog::stdout()),
+        config::AccessLog::File(path) => Some(AccessLog::file(path)?),
+    })
+}
+
+async fn connect(discovery: &Discovery) -> anyhow::Result<Option<kubernetes::Client>> {
+    let Discovery::Kubernetes(settings) = discovery else { return Ok(None) };
+    let access = ClusterAccess { kubeconfig: settings.kubeconfig.clone(), context: settings.context.clone() };
+    Ok(Some(kubernetes::connect(&access).await?))
 }
 
 fn open_state(store: &StateStore) -> anyhow::Result<(Option<StateFile>, SavedState, Vec<Problem>)> {
@@ -221,11 +213,15 @@ fn open_state(store: &StateStore) -> anyhow::Result<(Option<StateFile>, SavedSta
 }
 
 fn routes_config(settings: &Settings) -> RoutesConfig {
-    let statics = match &settings.discovery {
+    RoutesConfig { routes: settings.routes.clone(), statics: statics(&settings.discovery) }
+}
+
+/// The pods that a config gives by hand, where it does.
+pub(super) fn statics(discovery: &Discovery) -> Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>> {
+    match discovery {
         Discovery::Static(statics) => Some(statics.clone()),
         Discovery::Kubernetes(_) => None,
-    };
-    RoutesConfig { routes: settings.routes.clone(), statics }
+    }
 }
 
 /// Watches the cluster, and hands what is heard to the control task.

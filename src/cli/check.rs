@@ -1,12 +1,16 @@
 //! `serinus check` and `serinus schema`: the config file before it is in force.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Discovery, Settings};
-use crate::model::RouteSpec;
+use crate::model::{RouteSpec, Timestamp};
+use crate::routing::{Compiler, RoutingTable};
+use crate::state::Desired;
 
 use super::CliError;
+use super::app::statics;
+use super::text::{align_right, percent, table, write_table};
 
 /// Validates a config file and prints the routes it compiles to.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,7 +18,7 @@ use super::CliError;
   serinus check config/serinus.yaml
 
 On error every error is printed as FILE:LINE:COL: field.path: what is wrong, and the exit status is 1.")]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// The config file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -24,25 +28,37 @@ pub struct CheckArgs {
 ///
 /// # Errors
 /// When it is refused: every reason.
-pub fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), CliError> {
-    let settings = config::load(&args.file).map_err(|errors| CliError::failed(errors.to_string()))?;
-    out.write_all(show(&settings).as_bytes())?;
+pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), CliError> {
+    let settings = config::load(&args.file).map_err(|errors| CliError::Failed(errors.to_string()))?;
+    write_routes(&settings, out)?;
     Ok(())
+}
+
+/// The table that a config compiles to, for `serinus explain --config`.
+///
+/// # Errors
+/// When it is refused: every reason.
+pub(super) fn compile(file: &Path) -> Result<RoutingTable, CliError> {
+    let settings = config::load(file).map_err(|errors| CliError::Failed(errors.to_string()))?;
+    let mut desired = Desired::default();
+    let (touched, _) =
+        desired.set_routes(settings.routes, statics(&settings.discovery), Timestamp::default());
+    Ok(Compiler::default().compile(&desired, &touched))
 }
 
 /// Prints the JSON Schema of the config file.
 ///
 /// # Errors
 /// When it cannot be written out.
-pub fn schema(out: &mut dyn Write) -> Result<(), CliError> {
+pub(super) fn schema(out: &mut dyn Write) -> Result<(), CliError> {
     let text =
-        serde_json::to_string_pretty(&config::schema()).map_err(|e| CliError::failed(e.to_string()))?;
+        serde_json::to_string_pretty(&config::schema()).map_err(|e| CliError::Failed(e.to_string()))?;
     writeln!(out, "{text}")?;
     Ok(())
 }
 
-fn show(settings: &Settings) -> String {
-    let mut table = super::table(["ROUTE", "HOSTS", "PATHS", "VERSION", "WEIGHT %", "SERVICE", "SELECTOR"]);
+fn write_routes(settings: &Settings, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut table = table(&["ROUTE", "HOSTS", "PATHS", "VERSION", "WEIGHT", "SERVICE", "SELECTOR"]);
     for route in &settings.routes {
         for (i, (version, (_, weight))) in route.versions.iter().zip(route.weights()).enumerate() {
             let first = |text: String| if i == 0 { text } else { String::new() };
@@ -53,7 +69,7 @@ fn show(settings: &Settings) -> String {
                 first(all_or(route.hosts.iter().map(ToString::to_string))),
                 first(all_or(route.paths.iter().map(ToString::to_string))),
                 version.name.to_string(),
-                weight.to_string(),
+                percent(weight),
                 format!("{}{port}", backend.service),
                 version.selector.as_ref().map_or_else(|| "(the rest)".to_owned(), ToString::to_string),
             ]);
@@ -71,7 +87,9 @@ fn show(settings: &Settings) -> String {
         1 => "1 route".to_owned(),
         n => format!("{n} routes"),
     };
-    format!("{table}\n\nThe config is valid: {routes}, {found}.\n")
+    align_right(&mut table, [4]);
+    write_table(&table, out)?;
+    writeln!(out, "\nThe config is valid: {routes}, {found}.")
 }
 
 fn all_or(items: impl Iterator<Item = String>) -> String {

@@ -10,6 +10,7 @@ use crate::telemetry::LogFormat;
 
 use super::CliError;
 use super::app::Router;
+use super::client::DEFAULT_ADMIN;
 use super::run::{Signals, start_logs};
 
 /// Six v1 pods and one v2 pod on loopback, and the router in front of them.
@@ -17,7 +18,7 @@ use super::run::{Signals, start_logs};
 #[command(after_help = "Examples:
   serinus demo
   serinus demo --listen 127.0.0.1:9080 --admin 127.0.0.1:9902   # when the ports are taken")]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// Where the router listens.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: config::HostPort,
@@ -33,25 +34,25 @@ const OLD_PODS: u8 = 6;
 ///
 /// # Errors
 /// When a port is taken, or the directory for temporary files cannot be written.
-pub fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
+pub(super) fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
     start_logs(LogFormat::Text, 0);
     super::block_on(async {
         let mut pods = Vec::new();
         for number in 1..=OLD_PODS + 1 {
             let version = if number <= OLD_PODS { "v1" } else { "v2" };
-            let pod = Testpage::start(number, version).await.map_err(|e| CliError::failed(e.to_string()))?;
+            let pod = Testpage::start(number, version).await.map_err(|e| CliError::Failed(e.to_string()))?;
             pods.push((pod, version));
         }
         let folder = Folder::create()?;
         let file = folder.0.join("serinus.yaml");
         let failed = |error: std::io::Error| {
-            CliError::failed(format!("{} cannot be written: {error}", file.display()))
+            CliError::Failed(format!("{} cannot be written: {error}", file.display()))
         };
         std::fs::write(&file, config_text(args, &pods, &folder.0)).map_err(failed)?;
-        let settings = config::load(&file).map_err(|errors| CliError::failed(errors.to_string()))?;
+        let settings = config::load(&file).map_err(|errors| CliError::Failed(errors.to_string()))?;
         let router = Router::start(settings, Some(file.clone()))
             .await
-            .map_err(|error| CliError::failed(format!("{error:#}")))?;
+            .map_err(|error| CliError::Failed(format!("{error:#}")))?;
         let mut signals = Signals::new()?;
         out.write_all(welcome(&router, &file.display().to_string()).as_bytes())?;
         out.flush()?;
@@ -96,8 +97,7 @@ fn config_text(args: &DemoArgs, pods: &[(Testpage, &str)], folder: &Path) -> Str
 fn welcome(router: &Router, file: &str) -> String {
     let url = router.listeners().first().map(|(_, address)| format!("http://{address}/")).unwrap_or_default();
     let admin = format!("http://{}", router.admin());
-    let default_admin = admin == super::client::DEFAULT_ADMIN;
-    let option = if default_admin { String::new() } else { format!(" --admin {admin}") };
+    let option = if admin == DEFAULT_ADMIN { String::new() } else { format!(" --admin {admin}") };
     format!(
         "
 Serinus is in front of 7 pods: six v1 and one v2, which gets 0.1 % of the requests.
@@ -128,7 +128,7 @@ impl Folder {
     fn create() -> Result<Self, CliError> {
         let path = std::env::temp_dir().join(format!("serinus-demo-{}", std::process::id()));
         let failed =
-            |error| CliError::failed(format!("{} cannot be made: {error}; set TMPDIR", path.display()));
+            |error| CliError::Failed(format!("{} cannot be made: {error}; set TMPDIR", path.display()));
         std::fs::create_dir_all(&path).map_err(failed)?;
         Ok(Self(path))
     }

@@ -4,11 +4,20 @@ pub mod app;
 mod check;
 mod client;
 mod demo;
+mod error;
 mod explain;
 mod rollout;
 mod run;
 mod status;
+mod text;
 mod weight;
+
+pub use client::{AdminArgs, AdminUrl};
+pub use error::CliError;
+pub use explain::{ExplainArgs, explain, explain_table, write_explained};
+pub use rollout::{HistoryArgs, RolloutArgs, RolloutVerb, UndoArgs, rollout};
+pub use status::{OutputForm, StatusArgs, status};
+pub use weight::{Assignment, WeightArgs, weight};
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -54,48 +63,18 @@ enum Command {
     },
 }
 
-/// Why a command did not do what it was asked.
-#[derive(Debug)]
-pub struct CliError {
-    status: u8,
-    message: String,
-}
-
-impl CliError {
-    /// Refused or failed: exit status 1.
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self { status: 1, message: message.into() }
-    }
-
-    /// Wrong usage: exit status 2.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self { status: 2, message: message.into() }
-    }
-}
-
-impl From<std::io::Error> for CliError {
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            // Whoever read the output has seen enough: `serinus status | head -1`.
-            return Self { status: 0, message: String::new() };
-        }
-        Self::failed(format!("the output could not be written: {error}"))
-    }
-}
-
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = std::io::stdout().lock();
-    match run_command(&cli.command, &mut out).and_then(|()| Ok(out.flush()?)) {
+    let done = run_command(&cli.command, &mut out).and_then(|()| Ok(out.flush()?));
+    match error::reader_may_leave(done) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !error.message.is_empty() {
-                // Nothing is left to tell when stderr is gone as well.
-                let _ = writeln!(std::io::stderr(), "{}", error.message);
-            }
-            ExitCode::from(error.status)
+            // Nothing is left to tell when stderr is gone as well.
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::from(error.exit_status())
         }
     }
 }
@@ -105,7 +84,7 @@ fn run_command(command: &Command, out: &mut dyn Write) -> Result<(), CliError> {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::demo(args, out),
         Command::Check(args) => check::check(args, out),
-        Command::Explain(args) => explain::explain(args, out),
+        Command::Explain(args) => explain::explain(args, check::compile, out),
         Command::Status(args) => status::status(args, out),
         Command::Weight(args) => weight::weight(args, out),
         Command::Rollout(args) => rollout::rollout(args, out),
@@ -120,19 +99,11 @@ fn run_command(command: &Command, out: &mut dyn Write) -> Result<(), CliError> {
 /// Runs a future on a runtime of all cores.
 fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| CliError::failed(format!("threads cannot be started: {e}")))?;
+    let runtime = runtime.map_err(|e| CliError::Failed(format!("threads cannot be started: {e}")))?;
     let result = runtime.block_on(future);
     // Work that blocks is not waited for: what must be kept was waited for before.
     runtime.shutdown_background();
     result
-}
-
-/// A table in the manner of kubectl: no lines, aligned columns.
-fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header);
-    table
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::app::Router;
 
 Stops cleanly on SIGTERM and Ctrl-C: unready at once, accepting for `drain.delay`, then
 requests get until `drain.timeout`. A second signal stops at once.")]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// The config file, watched for changes.
     #[arg(long, short, value_name = "FILE", default_value = "/etc/serinus/serinus.yaml")]
     config: PathBuf,
@@ -62,13 +62,13 @@ pub(super) fn start_logs(format: LogFormat, verbose: u8) {
 ///
 /// # Errors
 /// When the config is refused, or the router cannot start.
-pub fn run(args: &RunArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
     start_logs(args.log_format.into(), args.verbose);
-    let settings = config::load(&args.config).map_err(|errors| CliError::failed(errors.to_string()))?;
+    let settings = config::load(&args.config).map_err(|errors| CliError::Failed(errors.to_string()))?;
     super::block_on(async {
         let router = Router::start(settings, Some(args.config.clone()))
             .await
-            .map_err(|error| CliError::failed(format!("{error:#}")))?;
+            .map_err(|error| CliError::Failed(format!("{error:#}")))?;
         let mut signals = Signals::new()?;
         signals.next().await;
         tokio::select! {
@@ -88,7 +88,7 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new() -> Result<Self, CliError> {
         let failed =
-            |error: std::io::Error| CliError::failed(format!("signals cannot be listened for: {error}"));
+            |error: std::io::Error| CliError::Failed(format!("signals cannot be listened for: {error}"));
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,

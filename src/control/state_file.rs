@@ -198,8 +198,8 @@ mod tests {
             let (_, restored) = StateFile::open(&path).unwrap();
             let told = restored.damaged.unwrap();
             assert!(told.contains("was damaged") && told.contains("state.json.damaged-"), "{told}");
-            let aside = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
-            let aside = aside.filter(|p| p.to_string_lossy().contains(".damaged-")).next().unwrap();
+            let mut files = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
+            let aside = files.find(|p| p.to_string_lossy().contains(".damaged-")).unwrap();
             assert_eq!(fs::read(aside).unwrap(), bytes);
         }
     }

@@ -37,9 +37,11 @@ pub(crate) struct Cluster {
 pub(crate) fn loopback_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    // 127.1.0.1 and up, without .0 and .255.
+    // Runners that give each test a process of its own run several at once: each process has a block of its own.
+    let process = 0x7f02_0000 + ((std::process::id() % 0x3f00) << 10);
+    // Without .0 and .255.
     let (block, last) = (next / 254, next % 254 + 1);
-    Ipv4Addr::from(0x7f01_0000 + (block << 8) + last).into()
+    Ipv4Addr::from(process + ((block % 4) << 8) + last).into()
 }
 
 /// `NAMESPACE/NAME`.

@@ -1,6 +1,7 @@
 //! The whole thing: a cluster with pods that listen, and the router in front of them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,10 +76,9 @@ impl Stack {
     pub(crate) async fn start_pods(&mut self, version_of: impl Fn(&PodInfo) -> String) {
         for pod in self.cluster.all_pods() {
             let name = format!("{}/{}", pod.namespace, pod.name);
-            if !self.pods.contains_key(&name) {
+            if let Entry::Vacant(vacant) = self.pods.entry(name) {
                 let port = pod.ports.first().map_or(POD_PORT, |(_, port)| *port);
-                let upstream = Upstream::start((pod.ip, port).into(), &version_of(&pod)).await;
-                self.pods.insert(name, upstream);
+                vacant.insert(Upstream::start((pod.ip, port).into(), &version_of(&pod)).await);
             }
         }
     }
