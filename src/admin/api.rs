@@ -161,3 +161,7 @@ async fn wrong_method(request: Request) -> Refused {
     );
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
 }
+
+#[cfg(test)]
+#[path = "api_tests.rs"]
+mod tests;

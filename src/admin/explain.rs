@@ -25,32 +25,49 @@ pub enum ExplainError {
 /// # Errors
 /// When its method or URL cannot be one.
 pub fn explain(table: &RoutingTable, request: &ExplainRequest) -> Result<Explained, ExplainError> {
-    let cut = |text: &str| text.chars().take(100).collect::<String>();
-    let method: Method = request.method.parse().map_err(|_| ExplainError::Method(cut(&request.method)))?;
-    let uri: Uri = request.url.parse().map_err(|_| ExplainError::Url(cut(&request.url)))?;
-    let header = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-    let header = header.map(|(_, value)| value.trim());
-    let absolute = matches!(uri.scheme(), Some(s) if *s == Scheme::HTTP || *s == Scheme::HTTPS);
-    let host = match (uri.authority(), absolute) {
-        // As curl does: a Host header given by hand counts for more than the URL's.
-        (Some(authority), true) => header.unwrap_or(authority.host()),
-        (None, false) if uri.path().starts_with('/') => header.unwrap_or_default(),
-        _ => return Err(ExplainError::Url(cut(&request.url))),
-    };
-    let mut explained = Explained::from(table.explain(host, uri.path()));
+    let Target { method, host, path } = Target::of(request)?;
     if method == Method::CONNECT || method == Method::TRACE {
         let reason = AnswerReason::MethodNotAllowed;
-        explained = Explained {
+        return Ok(Explained {
             why: vec![format!("method `{method}` is not for a router: answered 405 ({reason})")],
-            route: None,
-            revision: None,
-            version: None,
-            rule: None,
-            endpoint: None,
-            versions: Vec::new(),
-        };
+            ..Explained::default()
+        });
     }
-    Ok(explained)
+    Ok(table.explain(&host, &path).into())
+}
+
+/// The parts of a request that routing looks at.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its method.
+    pub method: Method,
+    /// Its host; empty when it names none.
+    pub host: String,
+    /// Its path, without the query.
+    pub path: String,
+}
+
+impl Target {
+    /// The parts of this request.
+    ///
+    /// # Errors
+    /// When its method or URL cannot be one.
+    pub fn of(request: &ExplainRequest) -> Result<Self, ExplainError> {
+        let cut = |text: &str| text.chars().take(100).collect::<String>();
+        let method = request.method.parse().map_err(|_| ExplainError::Method(cut(&request.method)))?;
+        let bad_url = || ExplainError::Url(cut(&request.url));
+        let uri: Uri = request.url.parse().map_err(|_| bad_url())?;
+        let header = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let header = header.map(|(_, value)| value.trim());
+        let absolute = matches!(uri.scheme(), Some(s) if *s == Scheme::HTTP || *s == Scheme::HTTPS);
+        let host = match (uri.authority(), absolute) {
+            // As curl does: a Host header given by hand counts for more than the URL's.
+            (Some(authority), true) => header.unwrap_or(authority.host()),
+            (None, false) if uri.path().starts_with('/') => header.unwrap_or_default(),
+            _ => return Err(bad_url()),
+        };
+        Ok(Self { method, host: host.to_owned(), path: uri.path().to_owned() })
+    }
 }
 
 impl From<Explanation> for Explained {

@@ -1,5 +1,6 @@
 //! The listener of the API: bounded connections, bounded patience, and an end that answers what it took.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,20 +69,23 @@ pub struct AdminBindError {
     hint: &'static str,
 }
 
+const HINTS: [(ErrorKind, &str); 3] = [
+    (
+        ErrorKind::AddrInUse,
+        "; another process has it (`ss -ltnp` shows which): stop that one, or change `admin.address`",
+    ),
+    (ErrorKind::PermissionDenied, "; use a port from 1024 on, or grant NET_BIND_SERVICE"),
+    (ErrorKind::AddrNotAvailable, "; the address is not one of this machine"),
+];
+
 /// Binds `address` (`HOST:PORT`; port 0 takes a free one).
 ///
 /// # Errors
 /// When the name does not resolve, or the address cannot be bound.
 pub async fn bind(address: &str) -> Result<AdminListener, AdminBindError> {
     let failed = |error: std::io::Error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "; another process has it (`ss -ltnp` shows which): stop that one, or change `admin.address`"
-            }
-            std::io::ErrorKind::PermissionDenied => "; use a port from 1024 on, or grant NET_BIND_SERVICE",
-            std::io::ErrorKind::AddrNotAvailable => "; the address is not one of this machine",
-            _ => "; write `admin.address` as HOST:PORT, like 127.0.0.1:9901",
-        };
+        let hint = HINTS.iter().find(|(kind, _)| *kind == error.kind());
+        let hint = hint.map_or("; write `admin.address` as HOST:PORT, like 127.0.0.1:9901", |(_, hint)| hint);
         AdminBindError { address: address.to_owned(), error, hint }
     };
     let socket = TcpListener::bind(address).await.map_err(failed)?;

@@ -24,6 +24,9 @@ mod token;
 pub mod wire;
 
 pub use api::openapi;
-pub use explain::{ExplainError, explain};
+pub use explain::{ExplainError, Target, explain};
 pub use listener::{AdminBindError, AdminListener, AdminOptions, bind, serve};
 pub use token::{TokenFileError, check_token_file};
+
+#[cfg(test)]
+mod tests;

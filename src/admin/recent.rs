@@ -86,3 +86,47 @@ impl Recent {
 fn key(tally: &Arc<Tally>) -> usize {
     Arc::as_ptr(tally).addr()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::tests::table;
+    use crate::model::ChoiceReason;
+
+    #[tokio::test]
+    async fn the_window_forgets() {
+        let table = table().await;
+        let tally = &table.routes()[0].versions[0].tally;
+        let count = |status: u16, millis: u64| {
+            tally.begin();
+            tally.end(ChoiceReason::Weight, status, Duration::from_millis(millis));
+        };
+        let recent = Recent::default();
+        let window = || {
+            let counts = recent.of(tally, &tally.snapshot());
+            (counts.ended, counts.errors, counts.latency.count())
+        };
+        assert_eq!((window(), recent.of(tally, &tally.snapshot()).error_percent()), ((0, 0, 0), None));
+        count(200, 1);
+        count(503, 1);
+        assert_eq!(window(), (2, 1, 2), "since the start");
+        recent.rotate(&table);
+        count(200, 100);
+        assert_eq!(window(), (3, 1, 3), "less than two rotations: all of it");
+        recent.rotate(&table);
+        count(200, 100);
+        assert_eq!(window(), (2, 0, 2), "what came after the first rotation");
+        let counts = recent.of(tally, &tally.snapshot());
+        assert_eq!(counts.error_percent(), Some(0.0));
+        assert!(counts.latency.quantile(0.5).unwrap() > Duration::from_millis(50));
+        recent.rotate(&table);
+        recent.rotate(&table);
+        assert_eq!(window(), (0, 0, 0));
+        // A version without traffic costs nothing, and another tally is not taken for this one.
+        assert_eq!(recent.0.load().newer.len(), 1);
+        let other = &table.routes()[0].versions[1].tally;
+        other.begin();
+        other.end(ChoiceReason::Weight, 500, Duration::ZERO);
+        assert_eq!(recent.of(other, &other.snapshot()).error_percent(), Some(100.0));
+    }
+}

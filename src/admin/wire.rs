@@ -248,7 +248,7 @@ fn get() -> String {
 }
 
 /// What a request would get, and why. Asking changes nothing: the split does not move.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explained {
     /// The route; null when none matches, which is answered 404.

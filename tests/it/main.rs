@@ -1,3 +1,4 @@
 //! Integration tests.
 
 mod admin;
+mod admin_cli;

@@ -1,0 +1,41 @@
+//! A control task with one route, for the tests of this room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::control::{Control, RoutesConfig, Start, start};
+use crate::model::{BackendRef, Balance, OnEmpty, RouteSpec, ServiceKey, VersionSpec};
+use crate::routing::RoutingTable;
+use crate::telemetry::Telemetry;
+
+/// A control task with route `shop`, versions `v1` and `v2`, and no pods.
+pub(super) fn control() -> (Control, Arc<Telemetry>) {
+    let telemetry = Arc::new(Telemetry::new().unwrap());
+    let service = ServiceKey::new("web", "nginx-svc");
+    let version = |name: &str, selector: &str| VersionSpec {
+        name: name.parse().unwrap(),
+        selector: Some(selector.parse().unwrap()),
+        backend: None,
+        weight: None,
+    };
+    let shop = RouteSpec {
+        name: "shop".parse().unwrap(),
+        hosts: Vec::new(),
+        paths: Vec::new(),
+        backend: BackendRef { service: service.clone(), port: None },
+        versions: vec![version("v1", "version!=v2"), version("v2", "version=v2")],
+        on_empty: OnEmpty::Spill,
+        balance: Balance::LeastRequest,
+        debug_headers: false,
+    };
+    let statics = Some(BTreeMap::from([(service, Vec::new())]));
+    let config = RoutesConfig { routes: vec![shop], statics };
+    let telemetry_too = Arc::clone(&telemetry);
+    let from = Start { config, saved: Default::default(), state_file: None, telemetry };
+    (start(from).0, telemetry_too)
+}
+
+/// Its table.
+pub(super) async fn table() -> Arc<RoutingTable> {
+    control().0.table().load_full()
+}
