@@ -655,16 +655,21 @@ async fn a_slow_client_holds_up_nobody() {
     let head = "PUT /api/v1/routes/shop/weights HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 50\r\n\r\n{";
     half.write_all(head.as_bytes()).await.unwrap();
+    let mut silent = TcpStream::connect(router.address).await.unwrap();
+    let mut idle = TcpStream::connect(router.address).await.unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let begun = Instant::now();
     assert_eq!(router.put(json!({"v2": 5})).await.status, 200);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let mut bytes = vec![0; 4096];
     let read = tokio::time::timeout(PATIENCE, half.read(&mut bytes)).await.unwrap().unwrap();
     parse(&bytes[..read]).problem(408, "slow-body");
-    // Heads that do not come whole are given up.
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, slow[0].read_to_end(&mut rest)).await;
-    assert!(ended.is_ok(), "still open");
+    // Heads that do not come whole are given up, and so are connections on which nothing comes (any more).
+    for stream in [&mut slow[0], &mut silent, &mut idle] {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "still open");
+    }
 }
 
 #[tokio::test]
@@ -732,6 +737,13 @@ async fn the_document_and_the_router_have_the_same_paths() {
         "PUT /api/v1/routes/{route}/weights",
     ];
     assert_eq!(operations, contract);
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 20, "{references:?}");
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     let writes = &document["paths"]["/api/v1/routes/{route}/weights"]["put"];
     for status in ["200", "400", "401", "403", "404", "408", "412", "413", "415", "422", "503"] {
@@ -745,6 +757,17 @@ async fn the_document_and_the_router_have_the_same_paths() {
         writes["responses"]["401"]["content"]["application/problem+json"]["schema"]["$ref"],
         "#/components/schemas/ProblemDetails"
     );
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|v| collect_references(v, found));
+        }
+        Value::Array(items) => items.iter().for_each(|v| collect_references(v, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 #[tokio::test]
