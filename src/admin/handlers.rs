@@ -74,6 +74,7 @@ pub(super) enum BodyRefusal {
     get,
     path = "/api/v1/routes",
     tag = "routes",
+    security((), ("token" = [])),
     responses((status = 200, description = "The routes.", body = RouteList), AnyRefusal)
 )]
 pub(super) async fn list_routes(State(admin): State<Arc<Admin>>) -> Result<Json<RouteList>, Refused> {
@@ -96,6 +97,7 @@ pub(super) async fn list_routes(State(admin): State<Arc<Admin>>) -> Result<Json<
     get,
     path = "/api/v1/routes/{route}",
     tag = "routes",
+    security((), ("token" = [])),
     params(("route" = String, Path, description = "The route's name.")),
     responses(
         (status = 200, description = "The route.", body = RouteStatus,
@@ -151,6 +153,7 @@ pub(super) async fn put_weights(
     get,
     path = "/api/v1/routes/{route}/history",
     tag = "weights",
+    security((), ("token" = [])),
     params(("route" = String, Path, description = "The route's name.")),
     responses(
         (status = 200, description = "The revisions.", body = History),
@@ -213,6 +216,7 @@ pub(super) async fn post_undo(
     post,
     path = "/api/v1/explain",
     tag = "routes",
+    security((), ("token" = [])),
     request_body = ExplainRequest,
     responses(
         (status = 200, description = "What it would get.", body = Explained),
@@ -236,6 +240,7 @@ pub(super) async fn post_explain(
     get,
     path = "/openapi.json",
     tag = "document",
+    security((), ("token" = [])),
     responses(
         (status = 200, description = "The document.", body = serde_json::Value),
         AnyRefusal

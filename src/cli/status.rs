@@ -75,8 +75,8 @@ fn watch(
     let mut text = show(args, &Client::new(&args.admin)?)?;
     loop {
         if on_terminal {
-            // To the upper left, and nothing below: what is there is written over without a flicker.
-            write!(out, "\x1b[H\x1b[2J")?;
+            // To the upper left, and nothing from there on.
+            write!(out, "\x1b[H\x1b[J")?;
         }
         out.write_all(&text)?;
         if args.output == OutputForm::Table && !on_terminal {

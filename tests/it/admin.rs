@@ -1,5 +1,10 @@
 //! The admin API over real sockets, before a real control task.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail the test"
+)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,8 +29,8 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A router without a proxy: control task and admin API.
-struct Router {
-    address: SocketAddr,
+pub(crate) struct Router {
+    pub(crate) address: SocketAddr,
     control: Control,
     unrouted: Arc<Unrouted>,
     stop: oneshot::Sender<()>,
@@ -33,7 +38,7 @@ struct Router {
 }
 
 /// Six pods of v1 and one of v2 behind `web/nginx-svc`, and a route that takes them all.
-pub(crate) fn config() -> RoutesConfig {
+fn config() -> RoutesConfig {
     let pod = |n: u16, labels: &[(&str, &str)]| StaticEndpoint {
         address: SocketAddr::from(([127, 0, 1, 1], 8000 + n)),
         labels: Arc::new(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
@@ -67,7 +72,7 @@ pub(crate) fn config() -> RoutesConfig {
 }
 
 impl Router {
-    async fn start(options: AdminOptions) -> Self {
+    pub(crate) async fn start(options: AdminOptions) -> Self {
         let telemetry = Arc::new(Telemetry::new().unwrap());
         let (control, _) = control::start(Start {
             config: config(),
@@ -88,12 +93,12 @@ impl Router {
         Self { address, control, unrouted, stop, served }
     }
 
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::start(AdminOptions::default()).await
     }
 
     /// Requests that were routed and ended.
-    fn traffic(&self, route: &str, requests: u32) {
+    pub(crate) fn traffic(&self, route: &str, requests: u32) {
         let table = self.control.table().load();
         let route = table.route(route).unwrap();
         for _ in 0..requests {
@@ -108,7 +113,7 @@ impl Router {
         call(self.address, line, headers, body).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(&format!("GET {path}"), &[], "").await
     }
 
@@ -122,10 +127,10 @@ impl Router {
 }
 
 #[derive(Debug)]
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     headers: BTreeMap<String, String>,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -650,16 +655,21 @@ async fn a_slow_client_holds_up_nobody() {
     let head = "PUT /api/v1/routes/shop/weights HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 50\r\n\r\n{";
     half.write_all(head.as_bytes()).await.unwrap();
+    let mut silent = TcpStream::connect(router.address).await.unwrap();
+    let mut idle = TcpStream::connect(router.address).await.unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let begun = Instant::now();
     assert_eq!(router.put(json!({"v2": 5})).await.status, 200);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let mut bytes = vec![0; 4096];
     let read = tokio::time::timeout(PATIENCE, half.read(&mut bytes)).await.unwrap().unwrap();
     parse(&bytes[..read]).problem(408, "slow-body");
-    // Heads that do not come whole are given up.
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, slow[0].read_to_end(&mut rest)).await;
-    assert!(ended.is_ok(), "still open");
+    // Heads that do not come whole are given up, and so are connections on which nothing comes (any more).
+    for stream in [&mut slow[0], &mut silent, &mut idle] {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "still open");
+    }
 }
 
 #[tokio::test]
@@ -727,6 +737,13 @@ async fn the_document_and_the_router_have_the_same_paths() {
         "PUT /api/v1/routes/{route}/weights",
     ];
     assert_eq!(operations, contract);
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 20, "{references:?}");
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     let writes = &document["paths"]["/api/v1/routes/{route}/weights"]["put"];
     for status in ["200", "400", "401", "403", "404", "408", "412", "413", "415", "422", "503"] {
@@ -740,6 +757,17 @@ async fn the_document_and_the_router_have_the_same_paths() {
         writes["responses"]["401"]["content"]["application/problem+json"]["schema"]["$ref"],
         "#/components/schemas/ProblemDetails"
     );
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|v| collect_references(v, found));
+        }
+        Value::Array(items) => items.iter().for_each(|v| collect_references(v, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod admin_cli;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod end_to_end;
