@@ -119,7 +119,13 @@ impl Desired {
     /// Whether everything that the routes need is known (`/readyz`).
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.statics.is_some() || self.routes.iter().flat_map(|r| r.services()).all(|s| self.cluster.knows(s))
+        self.routes.iter().all(|route| self.knows(route))
+    }
+
+    /// Whether everything that this route needs is known: what it lacks is a problem only then.
+    #[must_use]
+    pub fn knows(&self, route: &RouteSpec) -> bool {
+        self.statics.is_some() || route.services().all(|service| self.cluster.knows(service))
     }
 
     /// Every Service that a route needs to know.

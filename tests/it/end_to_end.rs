@@ -404,25 +404,36 @@ async fn a_bad_config_changes_nothing_and_is_a_problem_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i1_a_request_keeps_the_route_it_started_with() {
+    let mut stack = shop().await;
+    stack.slow_down(Duration::from_millis(500)).await;
+    let mut client = stack.client();
+    let under_way = tokio::spawn(async move { client.get(HOST, "/").await });
+    eventually("the request is under way", || (stack.begun("shop") == 1).then_some(())).await;
+    let file = stack.folder.path().join("serinus.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("name: shop", "name: other");
+    std::fs::write(&file, text.replace(HOST, "other.example.com")).unwrap();
+    eventually("the route is gone", || {
+        stack.router.control().table().load().route("shop").is_none().then_some(())
+    })
+    .await;
+    let answer = under_way.await.unwrap().unwrap();
+    assert_eq!((answer.status, answer.header("x-serinus-version")), (200, "v1"));
+    assert_eq!(stack.client().get(HOST, "/").await.unwrap().status, 404);
+    stack.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s4_5_a_stop_loses_no_request() {
     let mut stack = shop().await;
     // Answers take a while, so that some are under way when the stop comes.
-    for pod in stack.cluster.all_pods() {
-        let name = format!("{}/{}", pod.namespace, pod.name);
-        let address = stack.pods[&name].address;
-        stack.pods.get_mut(&name).unwrap().terminate().await;
-        stack.pods.insert(name, Upstream::slow(address, "v1", Duration::from_millis(300)).await);
-    }
+    stack.slow_down(Duration::from_millis(300)).await;
     let mut load = Vec::new();
     for _ in 0..20 {
         let mut client = stack.client();
         load.push(tokio::spawn(async move { client.get(HOST, "/").await }));
     }
-    let seen = |stack: &Stack| {
-        let table = stack.router.control().table().load_full();
-        table.route("shop").map_or(0, |r| r.versions.iter().map(|v| v.tally.begun()).sum())
-    };
-    eventually("all requests are under way", || (seen(&stack) >= 20).then_some(())).await;
+    eventually("all requests are under way", || (stack.begun("shop") >= 20).then_some(())).await;
     let cut = stack.router.stop().await;
     assert_eq!(cut, 0);
     for answer in load {

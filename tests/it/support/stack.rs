@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serinus::cli::app::Router;
 use serinus::config;
@@ -112,6 +113,20 @@ impl Stack {
             body.len()
         );
         self.admin().raw(request.as_bytes()).await.unwrap()
+    }
+
+    /// How many requests of a route have begun.
+    pub(crate) fn begun(&self, route: &str) -> u64 {
+        let table = self.router.control().table().load_full();
+        table.route(route).map_or(0, |r| r.versions.iter().map(|v| v.tally.begun()).sum())
+    }
+
+    /// Replaces every pod's server by one at the same place whose answers take this long.
+    pub(crate) async fn slow_down(&mut self, delay: Duration) {
+        for pod in self.pods.values_mut() {
+            pod.terminate().await;
+            *pod = Upstream::slow(pod.address, "v1", delay).await;
+        }
     }
 
     /// How many ready endpoints a version has.
