@@ -160,7 +160,7 @@ impl Desired {
             kept.insert(spec.name.clone(), weights);
         }
         for (name, mut weights) in std::mem::replace(&mut self.weights, kept) {
-            self.retired.insert(name, weights.to_saved());
+            self.retired.insert(name, weights.saved());
         }
         self.forget_oldest_retired();
         self.routes = routes.into_iter().map(Arc::new).collect();
@@ -208,7 +208,7 @@ impl Desired {
     #[must_use]
     pub fn to_saved(&mut self) -> SavedState {
         let mut routes = self.retired.clone();
-        routes.extend(self.weights.iter_mut().map(|(name, weights)| (name.clone(), weights.to_saved())));
+        routes.extend(self.weights.iter_mut().map(|(name, weights)| (name.clone(), weights.saved())));
         SavedState { format: SAVED_FORMAT, routes }
     }
 

@@ -128,7 +128,7 @@ pub struct RouteWeights {
     file: BTreeMap<VersionName, Share>,
     history: VecDeque<RevisionEntry>,
     /// As it was last saved, so that saving costs nothing for the routes that did not change.
-    saved: Option<Arc<SavedRoute>>,
+    last_saved: Option<Arc<SavedRoute>>,
 }
 
 impl RouteWeights {
@@ -163,7 +163,7 @@ impl RouteWeights {
         };
         if self.file != in_file {
             self.file = in_file;
-            self.saved = None;
+            self.last_saved = None;
         }
         let request = Request { source: Source::File, who: None, reason, expected: None, at };
         self.change_to(split, request)
@@ -297,7 +297,7 @@ impl RouteWeights {
         let after: BTreeMap<_, _> = split.iter().cloned().collect();
         if self.split != split {
             self.split = split;
-            self.saved = None;
+            self.last_saved = None;
         }
         if without_zeros_map(&before) == without_zeros_map(&after) {
             return Outcome::Unchanged;
@@ -322,12 +322,18 @@ impl RouteWeights {
     pub(super) fn from_saved(saved: &Arc<SavedRoute>) -> Self {
         let SavedRoute { revision, weights, file, history } = saved.as_ref().clone();
         // The order of the versions, and the sum, are the spec's matter: `fitted` sees to both.
-        Self { revision, split: weights.into_iter().collect(), file, history: history.into(), saved: None }
+        Self {
+            revision,
+            split: weights.into_iter().collect(),
+            file,
+            history: history.into(),
+            last_saved: None,
+        }
     }
 
     /// What must survive a restart; the same object until something changes.
-    pub(super) fn to_saved(&mut self) -> Arc<SavedRoute> {
-        let saved = self.saved.take().unwrap_or_else(|| {
+    pub(super) fn saved(&mut self) -> Arc<SavedRoute> {
+        let saved = self.last_saved.take().unwrap_or_else(|| {
             Arc::new(SavedRoute {
                 revision: self.revision,
                 weights: self.split.iter().cloned().collect(),
@@ -335,7 +341,7 @@ impl RouteWeights {
                 history: self.history.iter().cloned().collect(),
             })
         });
-        self.saved = Some(Arc::clone(&saved));
+        self.last_saved = Some(Arc::clone(&saved));
         saved
     }
 }
