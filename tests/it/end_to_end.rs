@@ -1,16 +1,13 @@
 //! The router in front of real pods, found through the API server: what its users see.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::cluster::PodInfo;
 use crate::support::eventually;
-use crate::support::http::Client;
-use crate::support::stack::{Stack, manifest, start_router};
+use crate::support::stack::{Load, Stack, manifest, start_router};
 use crate::support::upstream::Upstream;
 
 /// The routes of the nginx-canary manifest.
@@ -188,35 +185,20 @@ async fn a_weight_is_live_within_milliseconds_and_a_pods_news_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_weights_and_config_change() {
     let stack = shop().await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut load = Vec::new();
-    for _ in 0..4 {
-        let (mut client, done) = (stack.client(), Arc::clone(&done));
-        load.push(tokio::spawn(async move {
-            let mut count = 0_u64;
-            while !done.load(Ordering::Relaxed) {
-                let answer = client.get(HOST, "/").await.unwrap();
-                assert_eq!(answer.status, 200, "{answer:?}");
-                count += 1;
-            }
-            count
-        }));
-    }
+    let load = Load::start(&stack, HOST, 4);
     let file = stack.folder.path().join("serinus.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
     for i in 0..60_u64 {
         let weight = stack.weight("shop", &format!("{{\"v2\": {}}}", i % 100)).await;
         assert_eq!(weight.status, 200, "{weight:?}");
+        load.more(10).await;
         if i % 20 == 0 {
             let beside = stack.folder.path().join("new.yaml");
             std::fs::write(&beside, text.replace("0.1", &format!("0.{}", i + 2))).unwrap();
             std::fs::rename(&beside, &file).unwrap();
         }
     }
-    done.store(true, Ordering::Relaxed);
-    for task in load {
-        assert!(task.await.unwrap() > 0);
-    }
+    assert!(load.stop().await >= 600);
     stack.router.stop().await;
 }
 
@@ -447,42 +429,25 @@ async fn a_rolling_update_loses_no_get() {
     // maxSurge 1, maxUnavailable 0, and no preStop sleep: the pod stops listening when it is told to end, which is when
     // the cluster tells the router.
     let mut stack = Stack::start(&manifest("testpage.yaml"), TESTPAGE, |_| "0.8".to_owned()).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut load = Vec::new();
-    for _ in 0..8 {
-        let mut client: Client = stack.client();
-        let done = Arc::clone(&done);
-        load.push(tokio::spawn(async move {
-            let mut count = 0_u64;
-            while !done.load(Ordering::Relaxed) {
-                let answer = client.get("any", "/").await.unwrap();
-                assert_eq!(answer.status, 200, "{answer:?}");
-                count += 1;
-            }
-            count
-        }));
-    }
+    let load = Load::start(&stack, "any", 8);
     let old = stack.cluster.pods("default/testpage");
-    let hash =
-        stack.cluster.surge("default/testpage", 0, |t| t["spec"]["containers"][0]["image"] = "0.9".into());
+    stack.cluster.surge("default/testpage", 0, |t| t["spec"]["containers"][0]["image"] = "0.9".into());
     for (i, pod) in old.iter().enumerate() {
         let known = stack.usable("testpage", 0);
         stack.cluster.surge("default/testpage", i + 1, |_| {});
         stack.start_pods(|_| "0.9".to_owned()).await;
         eventually("the new pod is known", || (stack.usable("testpage", 0) > known).then_some(())).await;
+        load.more(300).await;
         let name = format!("default/{}", pod.name);
         // The kubelet and the endpoint controller hear of it at the same time: the pod closes before the router knows.
         stack.pods.get_mut(&name).unwrap().terminate().await;
+        load.more(20).await;
         stack.cluster.begin_delete(&name);
         eventually("the old pod is out", || (stack.usable("testpage", 0) == known).then_some(())).await;
+        load.more(300).await;
         stack.cluster.remove(&name);
     }
-    done.store(true, Ordering::Relaxed);
-    let mut total = 0;
-    for task in load {
-        total += task.await.unwrap();
-    }
-    println!("rolling update to {hash}: {total} GETs, none failed");
+    println!("rolling update of testpage: {} GETs, none failed", load.stop().await);
     let versions = stack.split("any", 1, 30).await;
     assert_eq!(versions, BTreeMap::from([("0.9".to_owned(), 30)]));
     stack.router.stop().await;
