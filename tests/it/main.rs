@@ -11,6 +11,12 @@ mod end_to_end;
 #[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod walkthrough;
