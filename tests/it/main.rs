@@ -15,6 +15,8 @@ mod mistakes;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod real_cluster;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod support;

@@ -295,6 +295,8 @@ async fn client_commands_write_what_others_can_read() {
     let yaml: Value = yaml_serde::from_str(&process.client(&["status", "-o", "yaml"]).done()).unwrap();
     assert_eq!(json["routes"][0]["name"], "shop");
     assert_eq!(json["routes"][0]["versions"][1]["weight"], yaml["routes"][0]["versions"][1]["weight"]);
+    let table = process.client(&["status"]).done();
+    assert!(table.starts_with("ROUTE ") && table.contains("kept in memory alone"), "{table}");
     // The reader has left before the first line comes.
     for args in [&["status"][..], &["rollout", "history", "shop"], &["schema"], &["completions", "bash"]] {
         let mut command = serinus(args);
@@ -342,6 +344,8 @@ fn check_prints_every_error_with_its_place() {
          FILE:21:17: routes[0].versions[1].weight: 0.00001 percent is finer than one in a million: use at most four \
          decimals, like 0.0001\n"
     );
+    let run = say(serinus(&["run", "--config", &path]));
+    assert_eq!((run.code, run.err), (Some(1), said.err), "a start says the same");
     fs::write(&file, text).unwrap();
     let said = say(serinus(&["check", &path])).done();
     assert!(said.ends_with("The config is valid: 1 route, 3 pods by hand.\n"), "{said}");

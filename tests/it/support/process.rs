@@ -47,7 +47,8 @@ pub(crate) fn say(mut command: Command) -> Said {
     Said { code: status.code(), out: out.join().unwrap(), err: err.join().unwrap() }
 }
 
-fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+/// Reads to the end, beside.
+pub(crate) fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut text = String::new();
         from.read_to_string(&mut text).unwrap();
