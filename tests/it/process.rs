@@ -131,6 +131,26 @@ async fn s4_5_idle_clients_do_not_hold_up_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s4_5_what_runs_longer_than_the_timeout_is_cut_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let [v1, v2] = two_pods(Duration::from_secs(600)).await;
+    let more = "accessLog: stdout\ndrain: {delay: 0s, timeout: 1s}";
+    let process = Process::start(&write(folder.path(), &config(&[&v1, &v2], more))).await;
+    let web = process.web;
+    assert_eq!(Client::new(web).get("other.example.com", "/").await.unwrap().status, 404);
+    let under_way = tokio::spawn(async move { Client::new(web).get("shop.example.com", "/").await });
+    eventually("a request is under way", || v1.asked().then_some(())).await;
+    process.signal("TERM");
+    let told = Instant::now();
+    eventually("it says so", || process.logged("cut at the end of drain.timeout")).await;
+    assert!(told.elapsed() >= Duration::from_secs(1));
+    let (status, lines) = process.end(SOON);
+    assert_eq!(status.code(), Some(0));
+    assert!(under_way.await.unwrap().is_err(), "cut");
+    assert_eq!(lines.len(), 1, "the request that ended is in the access log: {lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn weights_outlive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let [v1, v2] = two_pods(Duration::ZERO).await;
