@@ -75,7 +75,10 @@ const HINTS: [(ErrorKind, &str); 3] = [
         "; another process has it (`ss -ltnp` shows which): stop that one, or change `admin.address`",
     ),
     (ErrorKind::PermissionDenied, "; use a port from 1024 on, or grant NET_BIND_SERVICE"),
-    (ErrorKind::AddrNotAvailable, "; the address is not one of this machine"),
+    (
+        ErrorKind::AddrNotAvailable,
+        "; the address is not one of this machine: 0.0.0.0 or [::] listens on every one it has",
+    ),
 ];
 
 /// Binds `address` (`HOST:PORT`; port 0 takes a free one).

@@ -50,10 +50,13 @@ pub(super) fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError>
         };
         std::fs::write(&file, config_text(args, &pods, &folder.0)).map_err(failed)?;
         let settings = config::load(&file).map_err(|errors| CliError::Failed(errors.to_string()))?;
-        let router = Router::start(settings, Some(file.clone()))
-            .await
-            .map_err(|error| CliError::Failed(format!("{error:#}")))?;
         let mut signals = Signals::new()?;
+        let router = Router::start(settings, Some(file.clone())).await.map_err(|error| {
+            // It speaks of the config's fields; the demo writes its config itself.
+            CliError::Failed(format!(
+                "{error:#}\nfor the demo: --listen ADDR changes `address`, --admin ADDR `admin.address`"
+            ))
+        })?;
         out.write_all(welcome(&router, &file.display().to_string()).as_bytes())?;
         out.flush()?;
         signals.next().await;

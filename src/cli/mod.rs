@@ -67,7 +67,8 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = std::io::stdout().lock();
+    // Not locked: while the router runs, the access log's thread writes to it.
+    let mut out = std::io::stdout();
     let done = run_command(&cli.command, &mut out).and_then(|()| Ok(out.flush()?));
     match error::reader_may_leave(done) {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,8 +91,10 @@ fn run_command(command: &Command, out: &mut dyn Write) -> Result<(), CliError> {
         Command::Rollout(args) => rollout::rollout(args, out),
         Command::Schema => check::schema(out),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "serinus", out);
-            Ok(())
+            // To memory first: it panics when it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "serinus", &mut script);
+            Ok(out.write_all(&script)?)
         }
     }
 }

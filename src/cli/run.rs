@@ -66,10 +66,11 @@ pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
     start_logs(args.log_format.into(), args.verbose);
     let settings = config::load(&args.config).map_err(|errors| CliError::Failed(errors.to_string()))?;
     super::block_on(async {
+        // Before anything listens: the first process of a container does not hear a signal that nobody waits for.
+        let mut signals = Signals::new()?;
         let router = Router::start(settings, Some(args.config.clone()))
             .await
             .map_err(|error| CliError::Failed(format!("{error:#}")))?;
-        let mut signals = Signals::new()?;
         signals.next().await;
         tokio::select! {
             _ = router.stop() => {}

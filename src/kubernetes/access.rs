@@ -90,7 +90,10 @@ pub enum ConnectError {
         reason: String,
     },
     /// A kubeconfig does not have the context.
-    #[error("the kubeconfig {path} has no context `{context}`: {}", known(contexts))]
+    #[error(
+        "the kubeconfig {path} has no context `{context}`: {}; check `discovery.kubernetes.context`",
+        known(contexts)
+    )]
     UnknownContext {
         /// The path.
         path: String,

@@ -89,7 +89,9 @@ fn hint(kind: std::io::ErrorKind) -> &'static str {
             "; another process has it (`ss -ltnp` shows which): stop that one, or change `address`"
         }
         std::io::ErrorKind::PermissionDenied => "; use a port from 1024 on, or grant NET_BIND_SERVICE",
-        std::io::ErrorKind::AddrNotAvailable => "; the address is not one of this machine",
+        std::io::ErrorKind::AddrNotAvailable => {
+            "; the address is not one of this machine: 0.0.0.0 or [::] listens on every one it has"
+        }
         _ => "",
     }
 }

@@ -45,7 +45,9 @@ pub struct AccessEntry<'a> {
 
 /// Why an access log could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("the access log {path} cannot be written: {error}")]
+#[error(
+    "the access log {path} cannot be written: {error}; check the directory's existence, rights and free space"
+)]
 pub struct AccessLogError {
     path: String,
     error: std::io::Error,

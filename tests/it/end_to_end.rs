@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::cluster::PodInfo;
 use crate::support::eventually;
-use crate::support::stack::{Load, Stack, manifest, start_router};
+use crate::support::stack::{Load, SHARES, Stack, check_share, manifest, start_router, undo};
 use crate::support::upstream::Upstream;
 
 /// The routes of the nginx-canary manifest.
@@ -32,32 +32,11 @@ async fn shop() -> Stack {
     Stack::start(&manifest("nginx-canary.yaml"), SHOP, label).await
 }
 
-/// How many of `count` requests must be v2's at this many millionths: the split is less than one request off at the end,
-/// and was so at the beginning.
-#[track_caller]
-fn check_share(versions: &BTreeMap<String, u64>, count: u64, millionths: u64) {
-    let v2 = versions.get("v2").copied().unwrap_or_default();
-    let asked = count * millionths;
-    assert!(
-        asked.abs_diff(v2 * 1_000_000) < 2_000_000,
-        "v2 got {v2} of {count} requests at {millionths} millionths: {versions:?}"
-    );
-    assert_eq!(versions.values().sum::<u64>(), count);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_canary_splits_as_asked_from_a_millionth_to_all() {
     let stack = shop().await;
     assert_eq!((stack.usable("shop", 0), stack.usable("shop", 1)), (6, 1));
-    for (percent, millionths) in [
-        ("0.0001", 1),
-        ("0.1", 1_000),
-        ("1", 10_000),
-        ("30", 300_000),
-        ("50", 500_000),
-        ("99.9", 999_000),
-        ("100", 1_000_000),
-    ] {
+    for (percent, millionths) in SHARES {
         let answer = stack.weight("shop", &format!("{{\"v2\": {percent}}}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let versions = stack.split(HOST, 8, 3_000).await;
@@ -72,10 +51,7 @@ async fn nginx_canary_goes_back_by_undo() {
     let stack = shop().await;
     assert_eq!(stack.weight("shop", "{\"v2\": 100}").await.status, 200);
     check_share(&stack.split(HOST, 2, 100).await, 100, 1_000_000);
-    let undo =
-        b"POST /api/v1/routes/shop/undo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-                 Content-Length: 2\r\n\r\n{}";
-    let answer = stack.admin().raw(undo).await.unwrap();
+    let answer = undo(&stack.router, "shop").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let route: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(route["revision"], 3);

@@ -13,6 +13,14 @@ mod end_to_end;
 #[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod real_cluster;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod walkthrough;

@@ -3,6 +3,7 @@
 pub(crate) mod apiserver;
 pub(crate) mod cluster;
 pub(crate) mod http;
+pub(crate) mod process;
 pub(crate) mod stack;
 pub(crate) mod upstream;
 pub(crate) mod watching;

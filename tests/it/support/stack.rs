@@ -1,7 +1,7 @@
 //! The whole thing: a cluster with pods that listen, and the router in front of them.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,18 @@ use super::http::{Answer, Client};
 use super::upstream::Upstream;
 
 /// The port that pods listen on in place of the manifests' 80, which needs rights.
-const POD_PORT: u16 = 18080;
+pub(crate) const POD_PORT: u16 = 18080;
+
+/// Shares that are tried, in percent and in millionths.
+pub(crate) const SHARES: [(&str, u64); 7] = [
+    ("0.0001", 1),
+    ("0.1", 1_000),
+    ("1", 10_000),
+    ("30", 300_000),
+    ("50", 500_000),
+    ("99.9", 999_000),
+    ("100", 1_000_000),
+];
 
 /// A cluster, its pods and a router.
 pub(crate) struct Stack {
@@ -107,13 +118,7 @@ impl Stack {
 
     /// Sets weights through the admin API.
     pub(crate) async fn weight(&self, route: &str, weights: &str) -> Answer {
-        let body = format!("{{\"weights\": {weights}, \"reason\": \"test\"}}");
-        let request = format!(
-            "PUT /api/v1/routes/{route}/weights HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.admin().raw(request.as_bytes()).await.unwrap()
+        set_weight(&self.router, route, weights).await
     }
 
     /// How many requests of a route have begun.
@@ -132,34 +137,86 @@ impl Stack {
 
     /// How many ready endpoints a version has.
     pub(crate) fn usable(&self, route: &str, version: usize) -> usize {
-        let table = self.router.control().table().load_full();
-        table.route(route).map_or(0, |r| r.versions[version].candidates().len())
+        usable(&self.router, route, version).len()
     }
 
     /// Sends `count` GETs on `clients` connections, and gives how often each version answered; panics at a failed one.
     pub(crate) async fn split(&self, host: &str, clients: u64, count: u64) -> BTreeMap<String, u64> {
-        let left = Arc::new(AtomicU64::new(count));
-        let mut tasks = Vec::new();
-        for _ in 0..clients {
-            let (mut client, left, host) = (self.client(), Arc::clone(&left), host.to_owned());
-            tasks.push(tokio::spawn(async move {
-                let mut versions: BTreeMap<String, u64> = BTreeMap::new();
-                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
-                    let answer = client.get(&host, "/").await.unwrap();
-                    assert_eq!(answer.status, 200, "{answer:?}");
-                    *versions.entry(answer.version().to_owned()).or_default() += 1;
-                }
-                versions
-            }));
-        }
-        let mut versions: BTreeMap<String, u64> = BTreeMap::new();
-        for task in tasks {
-            for (version, count) in task.await.unwrap() {
-                *versions.entry(version).or_default() += count;
-            }
-        }
-        versions
+        count_versions(self.address(), host, clients, count, |answer| answer.version().to_owned()).await
     }
+}
+
+/// Sets weights through a router's admin API.
+pub(crate) async fn set_weight(router: &Router, route: &str, weights: &str) -> Answer {
+    let body = format!("{{\"weights\": {weights}, \"reason\": \"test\"}}");
+    let request = format!(
+        "PUT /api/v1/routes/{route}/weights HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Client::new(router.admin()).raw(request.as_bytes()).await.unwrap()
+}
+
+/// Goes back to the weights before, through a router's admin API.
+pub(crate) async fn undo(router: &Router, route: &str) -> Answer {
+    let request = format!(
+        "POST /api/v1/routes/{route}/undo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\n\r\n{{}}"
+    );
+    Client::new(router.admin()).raw(request.as_bytes()).await.unwrap()
+}
+
+/// The addresses of a version's usable endpoints.
+pub(crate) fn usable(router: &Router, route: &str, version: usize) -> BTreeSet<SocketAddr> {
+    let table = router.control().table().load_full();
+    let route = table.route(route);
+    route.map_or_else(BTreeSet::new, |r| {
+        r.versions[version].candidates().iter().map(|e| e.id.address).collect()
+    })
+}
+
+/// Sends `count` GETs on `clients` connections, and gives how often each version answered; panics at a failed one.
+pub(crate) async fn count_versions(
+    router: SocketAddr,
+    host: &str,
+    clients: u64,
+    count: u64,
+    version_of: fn(&Answer) -> String,
+) -> BTreeMap<String, u64> {
+    let left = Arc::new(AtomicU64::new(count));
+    let mut tasks = Vec::new();
+    for _ in 0..clients {
+        let (mut client, left, host) = (Client::new(router), Arc::clone(&left), host.to_owned());
+        tasks.push(tokio::spawn(async move {
+            let mut versions: BTreeMap<String, u64> = BTreeMap::new();
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+                let answer = client.get(&host, "/").await.unwrap();
+                assert_eq!(answer.status, 200, "{answer:?}");
+                *versions.entry(version_of(&answer)).or_default() += 1;
+            }
+            versions
+        }));
+    }
+    let mut versions: BTreeMap<String, u64> = BTreeMap::new();
+    for task in tasks {
+        for (version, count) in task.await.unwrap() {
+            *versions.entry(version).or_default() += count;
+        }
+    }
+    versions
+}
+
+/// How many of `count` requests must be v2's at this many millionths: the split is less than one request off at the end,
+/// and was so at the beginning.
+#[track_caller]
+pub(crate) fn check_share(versions: &BTreeMap<String, u64>, count: u64, millionths: u64) {
+    let v2 = versions.get("v2").copied().unwrap_or_default();
+    let asked = count * millionths;
+    assert!(
+        asked.abs_diff(v2 * 1_000_000) < 2_000_000,
+        "v2 got {v2} of {count} requests at {millionths} millionths: {versions:?}"
+    );
+    assert_eq!(versions.values().sum::<u64>(), count);
 }
 
 /// Starts a router from a config file.

@@ -87,6 +87,11 @@ impl Upstream {
         self.served.load(Ordering::Relaxed)
     }
 
+    /// Whether a request has come, answered or not.
+    pub(crate) fn asked(&self) -> bool {
+        self.last.lock().unwrap().is_some()
+    }
+
     /// The last request that came.
     pub(crate) fn last(&self) -> Got {
         self.last.lock().unwrap().clone().expect("no request came")

@@ -1,0 +1,165 @@
+//! The real binary as a child process: what it prints, where it listens, how it ends.
+//!
+//! It inherits nothing of the environment, takes ports that the system chooses, and is ended by its own process id.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{PATIENCE, eventually};
+
+/// What a command that ended has said.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    /// What it wrote, of a command that did what it was asked.
+    #[track_caller]
+    pub(crate) fn done(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+}
+
+/// The binary with these arguments, in an empty environment.
+pub(crate) fn serinus(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_serinus"));
+    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a command to its end, which must come in time.
+pub(crate) fn say(mut command: Command) -> Said {
+    let mut child = Ending(command.spawn().unwrap());
+    let out = read_all(child.0.stdout.take().unwrap());
+    let err = read_all(child.0.stderr.take().unwrap());
+    let status = child.wait(PATIENCE);
+    Said { code: status.code(), out: out.join().unwrap(), err: err.join().unwrap() }
+}
+
+/// Reads to the end, beside.
+pub(crate) fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+/// A child process that ends with its owner.
+pub(crate) struct Ending(pub(crate) Child);
+
+impl Ending {
+    #[track_caller]
+    pub(crate) fn wait(&mut self, most: Duration) -> ExitStatus {
+        let deadline = Instant::now() + most;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {most:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Has ended already, mostly.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Lines as they come.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+fn collect(from: impl Read + Send + 'static) -> (Lines, JoinHandle<()>) {
+    let lines = Lines::default();
+    let into = Arc::clone(&lines);
+    let reading = thread::spawn(move || {
+        for line in BufReader::new(from).lines() {
+            into.lock().unwrap().push(line.unwrap());
+        }
+    });
+    (lines, reading)
+}
+
+/// A running router.
+pub(crate) struct Process {
+    child: Ending,
+    out: Lines,
+    log: Lines,
+    reading: Vec<JoinHandle<()>>,
+    pub(crate) web: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Process {
+    /// Starts `serinus run` with this config file, and waits until it listens.
+    pub(crate) async fn start(config: &Path) -> Self {
+        let mut command = serinus(&["run", "--config", &config.display().to_string()]);
+        let mut child = Ending(command.spawn().unwrap());
+        let (out, reading_out) = collect(child.0.stdout.take().unwrap());
+        let (log, reading_log) = collect(child.0.stderr.take().unwrap());
+        let address = |message: &str| {
+            let found = logged(&log, message)?;
+            Some(found["address"].as_str().unwrap().parse::<SocketAddr>().unwrap())
+        };
+        let addresses = eventually("it listens", || {
+            if let Some(status) = child.0.try_wait().unwrap() {
+                panic!("ended with {status}: {:?}", log.lock().unwrap());
+            }
+            Some((address("listening")?, address("admin API listening")?))
+        });
+        let (web, admin) = addresses.await;
+        Self { child, out, log, reading: vec![reading_out, reading_log], web, admin }
+    }
+
+    /// Runs a client command on it.
+    pub(crate) fn client(&self, args: &[&str]) -> Said {
+        let mut command = serinus(args);
+        command.env("SERINUS_ADMIN", self.admin.to_string());
+        say(command)
+    }
+
+    /// The first log line with a message that begins so.
+    pub(crate) fn logged(&self, message: &str) -> Option<Value> {
+        logged(&self.log, message)
+    }
+
+    /// Sends a signal, by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits for its end, and gives the status and all that it wrote to stdout.
+    #[track_caller]
+    pub(crate) fn end(mut self, most: Duration) -> (ExitStatus, Vec<String>) {
+        let status = self.child.wait(most);
+        for reading in self.reading {
+            reading.join().unwrap();
+        }
+        let out = self.out.lock().unwrap().clone();
+        (status, out)
+    }
+}
+
+fn logged(log: &Lines, message: &str) -> Option<Value> {
+    let lines = log.lock().unwrap();
+    let parsed = lines.iter().map(|line| {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("a log line is not JSON: {error}: {line}"))
+    });
+    parsed.into_iter().find(|line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with(message)))
+}
