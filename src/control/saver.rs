@@ -37,19 +37,19 @@ impl Saved {
 /// Hands states over to be written.
 pub(super) struct Saver {
     states: watch::Sender<(u64, Arc<SavedState>)>,
-    last: SavedState,
 }
 
 impl Saver {
     /// Has this state written, unless it is the one before.
-    pub(super) fn save(&mut self, state: SavedState) {
-        if state != self.last {
-            self.last = state.clone();
-            self.states.send_modify(|(number, newest)| {
+    pub(super) fn save(&self, state: SavedState) {
+        self.states.send_if_modified(|(number, newest)| {
+            let news = **newest != state;
+            if news {
                 *number += 1;
                 *newest = Arc::new(state);
-            });
-        }
+            }
+            news
+        });
     }
 
     /// The number of the last state that was handed over.
@@ -66,7 +66,7 @@ pub(super) fn start(file: Option<StateFile>, telemetry: Arc<Telemetry>) -> (Save
         Some(file) => drop(tokio::spawn(write_all(file, newest, progress, telemetry))),
         None => drop(tokio::spawn(keep_in_memory(newest, progress))),
     }
-    (Saver { states, last: SavedState::default() }, saved)
+    (Saver { states }, saved)
 }
 
 async fn keep_in_memory(mut newest: watch::Receiver<(u64, Arc<SavedState>)>, progress: watch::Sender<Saved>) {
