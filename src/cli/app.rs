@@ -23,6 +23,9 @@ const REFUSALS: usize = 256;
 /// How many events of the cluster may wait to be taken in.
 const CLUSTER_EVENTS: usize = 256;
 
+/// What runs beside the listeners, by name, and ends only with the router.
+type Background = Vec<(&'static str, JoinHandle<()>)>;
+
 /// A running router.
 #[derive(Debug)]
 pub struct Router {
@@ -34,7 +37,7 @@ pub struct Router {
     say_admin_stop: watch::Sender<bool>,
     server: JoinHandle<usize>,
     admin_server: JoinHandle<()>,
-    background: Vec<JoinHandle<()>>,
+    background: Background,
 }
 
 impl Router {
@@ -60,18 +63,19 @@ impl Router {
             telemetry: Arc::clone(&telemetry),
         });
         control.set_problems("state", state_problems).await;
-        let mut background = vec![control_task];
+        let mut background: Background = vec![("the control task", control_task)];
         if let Some(file) = file {
             telemetry.config_loaded(&file.display().to_string(), settings.routes.len());
             let following = follow_config(file, settings.clone(), control.clone(), Arc::clone(&telemetry))?;
-            background.push(tokio::spawn(following));
+            background.push(("the watch of the config file", tokio::spawn(following)));
         }
         if let Some(client) = cluster {
             background.extend(follow_cluster(client, &control, &telemetry));
         }
         let (refusals, refused) = mpsc::channel(REFUSALS);
         let changed = control.clone();
-        background.push(tokio::spawn(watch_refusals(refused, move |services| changed.touched(services))));
+        let probing = tokio::spawn(watch_refusals(refused, move |services| changed.touched(services)));
+        background.push(("the probing of pods", probing));
 
         let unrouted = Arc::new(Unrouted::default());
         let addresses: Vec<_> = listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect();
@@ -133,6 +137,14 @@ impl Router {
         &self.telemetry
     }
 
+    /// Waits until a part of the router ends that should not, which a fault in it does, and names it. Requests go on, but
+    /// the table may stay as it is for ever: stop, and let whoever started the router start it anew.
+    pub async fn broken(&mut self) -> &'static str {
+        let part = first_to_end(&mut self.background).await;
+        tracing::error!(part, "a part of the router broke off");
+        part
+    }
+
     /// Stops as on SIGTERM (semantics §4.5): unready at once, accepting for `drain.delay`, then until the last request has
     /// ended or `drain.timeout` has passed. Returns how many connections were cut.
     pub async fn stop(self) -> usize {
@@ -145,7 +157,7 @@ impl Router {
         // The admin API goes last, so that probes and metrics see the draining.
         self.say_admin_stop.send_replace(true);
         let _ = self.admin_server.await;
-        self.background.iter().for_each(JoinHandle::abort);
+        self.background.iter().for_each(|(_, task)| task.abort());
         if cut > 0 {
             tracing::warn!(
                 connections = cut,
@@ -155,6 +167,17 @@ impl Router {
         tracing::info!("stopped");
         cut
     }
+}
+
+/// The name of the first of these that ends, in whatever way.
+async fn first_to_end(tasks: &mut Background) -> &'static str {
+    let ends = tasks.iter_mut().map(|(name, task)| {
+        Box::pin(async move {
+            let _ = task.await;
+            *name
+        })
+    });
+    futures::future::select_all(ends).await.0
 }
 
 /// Binds every address, or tells every one that cannot be bound.
@@ -226,11 +249,7 @@ pub(super) fn statics(discovery: &Discovery) -> Option<BTreeMap<ServiceKey, Vec<
 }
 
 /// Watches the cluster, and hands what is heard to the control task.
-fn follow_cluster(
-    client: kubernetes::Client,
-    control: &Control,
-    telemetry: &Arc<Telemetry>,
-) -> Vec<JoinHandle<()>> {
+fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc<Telemetry>) -> Background {
     let (heard, mut events) = mpsc::channel(CLUSTER_EVENTS);
     let watching =
         tokio::spawn(kubernetes::watch(client, control.wanted_services(), heard, Arc::clone(telemetry)));
@@ -252,7 +271,7 @@ fn follow_cluster(
             }
         }
     });
-    vec![watching, handing_on]
+    vec![("the watch of the cluster", watching), ("the intake of cluster events", handing_on)]
 }
 
 /// Follows the config file: what validates comes into force, what does not changes nothing.
@@ -328,4 +347,16 @@ fn restart_needed(before: &Settings, now: &Settings) -> Vec<Problem> {
         )
     };
     changed.iter().filter(|(_, changed)| *changed).map(|(field, _)| problem(field)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_breaks_off_is_named() {
+        let broken = tokio::spawn(async { panic!("on purpose") });
+        let mut tasks = vec![("sound", tokio::spawn(std::future::pending())), ("broken", broken)];
+        assert_eq!(first_to_end(&mut tasks).await, "broken");
+    }
 }

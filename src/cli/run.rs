@@ -48,6 +48,10 @@ impl From<LogFormatArg> for LogFormat {
     }
 }
 
+/// pingora logs an error for each client that leaves in the middle of a head, and a warning for each answer that is longer
+/// than it said: lines that anyone outside could fill the log with.
+const PROXY_LOG_FILTER: &str = "pingora_core=error,pingora_proxy=off";
+
 /// Starts logging at a level: what Serinus says, and of its libraries only what is worth waking for.
 pub(super) fn start_logs(format: LogFormat, verbose: u8) {
     let level = match verbose {
@@ -55,7 +59,7 @@ pub(super) fn start_logs(format: LogFormat, verbose: u8) {
         1 => "debug",
         _ => "trace",
     };
-    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER));
+    init_logs(format, &format!("warn,serinus={level},{PROXY_LOG_FILTER},{}", crate::kubernetes::LOG_FILTER));
 }
 
 /// Runs the router until SIGTERM or Ctrl-C.
@@ -66,15 +70,27 @@ pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
     start_logs(args.log_format.into(), args.verbose);
     let settings = config::load(&args.config).map_err(|errors| CliError::Failed(errors.to_string()))?;
     super::block_on(async {
-        // Before anything listens: the first process of a container does not hear a signal that nobody waits for.
+        // Before anything listens: from the first connection on a signal must find somebody who stops cleanly, and the
+        // first process of a container does not even hear one that nobody waits for.
         let mut signals = Signals::new()?;
-        let router = Router::start(settings, Some(args.config.clone()))
-            .await
-            .map_err(|error| CliError::Failed(format!("{error:#}")))?;
-        signals.next().await;
+        let mut router = tokio::select! {
+            router = Router::start(settings, Some(args.config.clone())) => {
+                router.map_err(|error| CliError::Failed(format!("{error:#}")))?
+            }
+            () = signals.next() => return Ok(()),
+        };
+        let broken = tokio::select! {
+            () = signals.next() => None,
+            part = router.broken() => Some(part),
+        };
         tokio::select! {
             _ = router.stop() => {}
             () = signals.next() => tracing::warn!("second signal: stopped at once"),
+        }
+        if let Some(part) = broken {
+            return Err(CliError::Failed(format!(
+                "{part} broke off, which is a fault of Serinus; its log says more"
+            )));
         }
         Ok(())
     })

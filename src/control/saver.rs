@@ -40,11 +40,16 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    /// Has this state written.
-    pub(super) fn save(&mut self, state: SavedState) {
-        self.states.send_modify(|(number, newest)| {
-            *number += 1;
-            *newest = Arc::new(state);
+    /// Has this state written, unless it is the one before: a reload that changed no weights has nothing to write. Routes
+    /// that did not change are the same objects, so that this is quick to tell.
+    pub(super) fn save(&self, state: SavedState) {
+        self.states.send_if_modified(|(number, newest)| {
+            let news = **newest != state;
+            if news {
+                *number += 1;
+                *newest = Arc::new(state);
+            }
+            news
         });
     }
 
@@ -80,14 +85,11 @@ async fn write_all(
 ) {
     let file = Arc::new(file);
     let mut written = 0;
-    let mut on_disk: Option<Arc<SavedState>> = None;
     loop {
         let (number, state) = newest.borrow_and_update().clone();
         if number > written {
-            let (target, before, now) = (Arc::clone(&file), on_disk.clone(), Arc::clone(&state));
-            // A reload that changed no weights has nothing to write.
-            let write = move || if before.as_ref() == Some(&now) { Ok(()) } else { target.write(&now) };
-            let result = tokio::task::spawn_blocking(write).await;
+            let target = Arc::clone(&file);
+            let result = tokio::task::spawn_blocking(move || target.write(&state)).await;
             let error = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -96,7 +98,6 @@ async fn write_all(
             match error {
                 None => {
                     written = number;
-                    on_disk = Some(state);
                     telemetry.state_saved();
                     progress.send_replace(Saved { written, failed: None });
                 }

@@ -32,6 +32,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// this side that should close first, for a request that meets the other side's close is lost if it cannot be repeated.
 /// It is also how long a leaving pod may have to wait for its idle connections to end (semantics §2.3).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a client, or a pod, may take nothing of what is sent to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many endpoints a request is tried on.
 pub(super) const ATTEMPTS: usize = 4;
 
@@ -96,8 +98,10 @@ impl Gateway {
     fn refused(&self, routed: &Routed) {
         let Some(endpoint) = routed.at.as_ref().map(|at| at.endpoint()) else { return };
         if endpoint.refuse() {
-            // A full queue only means that the table keeps it longer; picks pass it over all the same.
-            let _ = self.options.refusals.try_send(Refusal::new(endpoint, &routed.route));
+            // Where nobody can be told, nobody would probe it: the next request finds out anew.
+            if self.options.refusals.try_send(Refusal::new(endpoint, &routed.route)).is_err() {
+                endpoint.forgive();
+            }
         }
     }
 
@@ -133,6 +137,15 @@ impl ProxyHttp for Gateway {
         Request::new()
     }
 
+    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Request) -> pingora::Result<()> {
+        let downstream = session.as_downstream_mut();
+        // Otherwise a next request that comes early breaks the one that is served (RFC 9112 §9.3.2).
+        downstream.set_pipelining_enabled(true);
+        // A client that does not read its answer would keep its connection, and the pod's, for ever.
+        downstream.set_write_timeout(Some(WRITE_TIMEOUT));
+        Ok(())
+    }
+
     async fn request_filter(&self, session: &mut Session, ctx: &mut Request) -> pingora::Result<bool> {
         match self.route(session.req_header()) {
             Ok(routed) => {
@@ -161,7 +174,7 @@ impl ProxyHttp for Gateway {
         peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
         peer.options.total_connection_timeout = Some(CONNECT_TIMEOUT);
         peer.options.read_timeout = Some(READ_TIMEOUT);
-        peer.options.write_timeout = Some(READ_TIMEOUT);
+        peer.options.write_timeout = Some(WRITE_TIMEOUT);
         peer.options.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Box::new(peer))
     }
@@ -241,8 +254,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Request) -> FailToProxy {
-        let unsent =
-            session.response_written().is_none_or(|r| r.status.is_informational() && r.status != 101);
+        let unsent = final_status(session).is_none();
         let code = match failure::answer(error).filter(|_| unsent) {
             Some(reason) => {
                 // An answer that cannot be sent is the client's loss alone; the connection ends either way.
@@ -255,10 +267,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Request) {
-        let status = match session.response_written() {
-            Some(response) => response.status.as_u16(),
-            None => failure::CLIENT_CLOSED,
-        };
+        let status = final_status(session).unwrap_or(failure::CLIENT_CLOSED);
         let took = ctx.started.elapsed();
         let failed = error.is_some_and(|e| *e.esource() != pingora::ErrorSource::Downstream);
         match &mut ctx.routed {
@@ -287,16 +296,21 @@ impl ProxyHttp for Gateway {
     }
 }
 
-/// The host that was asked for: of the target where it has one (RFC 9112 §3.2.2), else of the Host header. HTTP/1.0 needs none.
+/// The host that was asked for. HTTP/1.0 needs none; where the target has one too, pingora has seen to it that both are the
+/// same (RFC 9112 §3.2.2).
 fn host_of(header: &RequestHeader) -> Result<&str, AnswerReason> {
-    if let Some(authority) = header.uri.authority() {
-        return Ok(authority.as_str());
-    }
     match header.headers.get(http::header::HOST).map(http::HeaderValue::to_str) {
         Some(Ok(host)) => Ok(host),
         None if header.version == http::Version::HTTP_10 => Ok(""),
         None | Some(Err(_)) => Err(AnswerReason::BadRequest),
     }
+}
+
+/// The status that the client got; nothing while there was at most an interim answer (RFC 9110 §15.2).
+fn final_status(session: &Session) -> Option<u16> {
+    let status = session.response_written()?.status;
+    let interim = status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS;
+    (!interim).then(|| status.as_u16())
 }
 
 fn client(session: &Session) -> Option<std::net::IpAddr> {

@@ -21,6 +21,7 @@ pub(super) fn tell_upstream(
     scheme: &'static str,
     request_id: &str,
 ) -> pingora::Result<()> {
+    to_origin_form(upstream);
     for name in CLIENTS_WORD {
         upstream.remove_header(name);
     }
@@ -34,6 +35,14 @@ pub(super) fn tell_upstream(
         None => drop(upstream.remove_header("X-Forwarded-Host")),
     }
     upstream.insert_header("X-Request-Id", request_id)
+}
+
+/// A pod is an origin server: of a target with scheme and host it gets path and query alone (RFC 9112 §3.2.1). These are
+/// what pingora's URI has of such a target; that its host is that of `Host` pingora has seen to.
+fn to_origin_form(upstream: &mut RequestHeader) {
+    if !upstream.raw_path().starts_with(b"/") && upstream.uri.path().starts_with('/') {
+        upstream.set_uri(upstream.uri.clone());
+    }
 }
 
 /// Drops what of an answer was for the hop to this router alone.
@@ -90,6 +99,20 @@ mod tests {
         assert_eq!(get("x-request-id"), ["id"]);
         assert_eq!(get("traceparent"), ["00-abc"]);
         assert!(get("forwarded").is_empty() && get("x-real-ip").is_empty());
+    }
+
+    #[test]
+    fn a_pod_gets_path_and_query_alone() {
+        for (target, wanted) in [
+            ("http://shop.example.com/a?b=c", "/a?b=c"),
+            ("https://shop.example.com", "/"),
+            ("/a?b", "/a?b"),
+            ("*", "*"),
+        ] {
+            let mut upstream = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            tell_upstream(&mut upstream, None, "http", "id").unwrap();
+            assert_eq!(upstream.raw_path(), wanted.as_bytes(), "{target}");
+        }
     }
 
     #[test]

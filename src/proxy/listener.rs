@@ -28,6 +28,8 @@ use super::gateway::ATTEMPTS;
 const IDLE_POOL: usize = 4096;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
+/// How long after the last connection was taken its request may take to come.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
 /// How long to wait when no connection can be accepted (out of file descriptors, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -182,7 +184,9 @@ impl Server {
         say_closed.send_replace(true);
         accepting.wait().await;
         connections.close();
-        // Connections that wait for a next request are closed now; requests that run go on.
+        // One that was taken at the last moment has its request still on the way.
+        let _ = tokio::time::timeout(LAST_REQUESTS, connections.wait()).await;
+        // Connections that wait for a request are closed now; requests that run go on.
         self.proxy.http_cleanup().await;
         let _ = tokio::time::timeout(self.drain.timeout, connections.wait()).await;
         connections.len()

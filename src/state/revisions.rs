@@ -302,7 +302,8 @@ impl RouteWeights {
         if without_zeros_map(&before) == without_zeros_map(&after) {
             return Outcome::Unchanged;
         }
-        self.revision = Revision(self.revision.0 + 1);
+        // A state file may say anything.
+        self.revision = Revision(self.revision.0.saturating_add(1));
         let cut = |text: String| text.chars().take(TEXT_KEPT).collect::<String>();
         self.history.push_back(RevisionEntry {
             revision: self.revision,

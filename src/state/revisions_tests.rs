@@ -195,3 +195,14 @@ fn a_route_that_leaves_and_comes_back_keeps_its_weights() {
     desired.set_routes(vec![two("0.1")], None, Timestamp::default());
     assert_eq!(show(&desired), "r2 v1=70 v2=30");
 }
+
+#[test]
+fn a_saved_revision_of_any_size_is_lived_with() {
+    let saved = serde_json::json!({"format": 1, "routes": {"shop": {
+        "revision": u64::MAX, "weights": {"v1": 90, "v2": 10}, "file": {"v2": 10}, "history": [],
+    }}});
+    let mut desired = Desired::restored(serde_json::from_value(saved).unwrap());
+    desired.set_routes(vec![two("10")], None, Timestamp::default());
+    desired.set_weights("shop", &asked(&[("v2", "20")]), request("on")).unwrap();
+    assert_eq!(show(&desired), format!("r{} v1=80 v2=20", u64::MAX));
+}

@@ -21,7 +21,7 @@ pub struct AccessEntry<'a> {
     pub host: &'a str,
     /// Path and query as the client sent them.
     pub path: &'a str,
-    /// The status of the answer; 0 when the client had gone before one could be sent.
+    /// The status of the answer; 499 when the client had gone before one could be sent.
     pub status: u16,
     /// The route, if one matched.
     pub route: Option<&'a str>,

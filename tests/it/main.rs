@@ -5,6 +5,8 @@ mod admin;
 #[cfg(test)]
 mod admin_cli;
 #[cfg(test)]
+mod attack;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod docs;
