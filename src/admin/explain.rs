@@ -125,4 +125,12 @@ mod tests {
         assert!(matches!(ask("G T", "/", &[]), Err(ExplainError::Method(_))));
         assert!(matches!(ask("", "/", &[]), Err(ExplainError::Method(_))));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(method in ".{0,12}", url in "(http://)?[ -~é/:@?#%\\[\\]]{0,40}", host in ".{0,20}") {
+            let headers = [("host".to_owned(), host)].into();
+            let _ = explain(&RoutingTable::default(), &ExplainRequest { method, url, headers });
+        }
+    }
 }

@@ -301,4 +301,29 @@ mod tests {
             assert_eq!(bearer(other), None);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn only_loopback_names_are_loopback(host in "[a-z0-9.:\\[\\]@%-]{0,30}") {
+            // What a browser would take from a URL with this host must be loopback as well.
+            if is_loopback_host(&host) {
+                let url: url::Url = format!("http://{host}/").parse().unwrap();
+                let loopback = match url.host().unwrap() {
+                    url::Host::Domain(name) => name == "localhost",
+                    url::Host::Ipv4(address) => address.is_loopback(),
+                    url::Host::Ipv6(address) => is_loopback(address.into()),
+                };
+                proptest::prop_assert!(loopback, "{}", host);
+            }
+        }
+
+        #[test]
+        fn loopback_hosts_with_a_tail_are_foreign(tail in "[a-z0-9.@-]{1,10}") {
+            for host in ["localhost", "127.0.0.1", "[::1]"] {
+                let loopback = is_loopback_host(&format!("{host}{tail}"));
+                let number = tail.bytes().all(|b| b.is_ascii_digit()) && host == "127.0.0.1";
+                proptest::prop_assert!(!loopback || number, "{}{}", host, tail);
+            }
+        }
+    }
 }

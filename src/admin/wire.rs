@@ -66,7 +66,6 @@ pub struct VersionStatus {
     /// Its name.
     pub name: String,
     /// Whether it is the stable one, which gets what the others leave.
-    #[serde(default)]
     pub stable: bool,
     /// The share asked for, in percent.
     #[schema(value_type = f64, minimum = 0, maximum = 100)]
@@ -75,16 +74,18 @@ pub struct VersionStatus {
     #[schema(value_type = f64, minimum = 0, maximum = 100)]
     pub effective_weight: Share,
     /// Its part of the route's requests under the revision in force, in percent; null when there were none.
-    #[schema(minimum = 0, maximum = 100)]
+    #[schema(required = true, minimum = 0, maximum = 100)]
     pub measured_share: Option<f64>,
     /// How many requests it got under the revision in force.
     pub requests: u64,
     /// The part of its recent requests that was answered with 5xx, in percent.
-    #[schema(minimum = 0, maximum = 100)]
+    #[schema(required = true, minimum = 0, maximum = 100)]
     pub error_rate: Option<f64>,
     /// The time in which half of its recent requests were answered, in milliseconds.
+    #[schema(required = true)]
     pub p50_ms: Option<f64>,
     /// The time in which 99 % of its recent requests were answered, in milliseconds.
+    #[schema(required = true)]
     pub p99_ms: Option<f64>,
     /// How many requests it is serving.
     pub active_requests: u64,
@@ -115,6 +116,7 @@ pub struct EndpointStatus {
     /// IP and port.
     pub address: String,
     /// Its pod, as `NAMESPACE/NAME`.
+    #[schema(required = true)]
     pub pod: Option<String>,
     /// Where it is in its life, as the cluster tells it.
     pub phase: Phase,
@@ -153,6 +155,7 @@ pub struct UnassignedEndpoint {
     /// IP and port.
     pub address: String,
     /// Its pod, as `NAMESPACE/NAME`.
+    #[schema(required = true)]
     pub pod: Option<String>,
     /// Only its labels have not arrived yet.
     pub labels_pending: bool,
@@ -217,6 +220,7 @@ pub struct RevisionStatus {
     pub source: String,
     /// Who asked: the address a request to the admin API came from, after `token@` when it carried the token. Null when it
     /// was nobody's request.
+    #[schema(required = true)]
     pub who: Option<String>,
     /// The weights before, in percent.
     #[schema(value_type = BTreeMap<String, f64>)]
@@ -225,6 +229,7 @@ pub struct RevisionStatus {
     #[schema(value_type = BTreeMap<String, f64>)]
     pub after: BTreeMap<String, Share>,
     /// Why, in the asker's words.
+    #[schema(required = true)]
     pub reason: Option<String>,
 }
 
@@ -252,15 +257,20 @@ fn get() -> String {
 #[serde(rename_all = "camelCase")]
 pub struct Explained {
     /// The route; null when none matches, which is answered 404.
+    #[schema(required = true)]
     pub route: Option<String>,
     /// The revision of its weights.
+    #[schema(required = true)]
     pub revision: Option<u64>,
     /// The version, when only one is possible.
+    #[schema(required = true)]
     pub version: Option<String>,
     /// What decides the version: `weight`, `rule`, `cohort`, or `fallback` when its share comes from a version without
     /// pods.
+    #[schema(required = true)]
     pub rule: Option<String>,
     /// The endpoint, when only one is possible.
+    #[schema(required = true)]
     pub endpoint: Option<String>,
     /// Each version that is possible.
     pub versions: Vec<VersionOdds>,

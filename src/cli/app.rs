@@ -62,6 +62,7 @@ impl Router {
         control.set_problems("state", state_problems).await;
         let mut background = vec![control_task];
         if let Some(file) = file {
+            telemetry.config_loaded(&file.display().to_string(), settings.routes.len());
             let following = follow_config(file, settings.clone(), control.clone(), Arc::clone(&telemetry))?;
             background.push(tokio::spawn(following));
         }

@@ -17,7 +17,7 @@ use super::text::{align_right, percent, plain, table, write_table};
 /// How many endpoints of a version are named.
 const NAMED: usize = 5;
 
-/// `serinus explain`
+/// Says which route, version and rule a request would get, and why
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Asking changes nothing: the split does not move.\n\nExamples:\n  serinus explain GET http://shop.example.com/cart\n  serinus explain GET /cart -H 'Host: shop.example.com'\n  serinus explain --config serinus.yaml GET http://shop.example.com/"

@@ -12,7 +12,7 @@ use super::error::{CliError, reader_may_leave};
 use super::text::{plain, table, write_table};
 use super::weight::write_weights;
 
-/// `serinus rollout`
+/// Shows the revisions of a route's weights, and goes back to one
 #[derive(Clone, Debug, clap::Args)]
 pub struct RolloutArgs {
     /// What to do.
@@ -33,7 +33,7 @@ pub enum RolloutVerb {
     Undo(UndoArgs),
 }
 
-/// `serinus rollout history`
+/// What `serinus rollout history` is asked for.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HistoryArgs {
     /// The route
@@ -43,7 +43,7 @@ pub struct HistoryArgs {
     pub admin: AdminArgs,
 }
 
-/// `serinus rollout undo`
+/// What `serinus rollout undo` is asked for.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UndoArgs {
     /// The route

@@ -15,7 +15,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How many endpoints without a version are named.
 const NAMED: usize = 5;
 
-/// `serinus status`
+/// Shows the routes, what is asked of their versions, and how they do
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  serinus status\n  serinus status shop --watch\n  serinus status shop -o json | jq '.versions[].measuredShare'"

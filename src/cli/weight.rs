@@ -13,7 +13,7 @@ use super::client::{AdminArgs, Client, route_path};
 use super::error::{CliError, reader_may_leave};
 use super::text::{align_right, percent, plain, table, write_table};
 
-/// `serinus weight`
+/// Changes the weights of a route now
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Versions left out keep theirs; the stable version takes the rest.\n\nExamples:\n  serinus weight shop v2=0.1\n  serinus weight shop v2=30% v3=5% --reason 'more of v2'\n  serinus weight shop v2=0"

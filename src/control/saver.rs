@@ -37,19 +37,15 @@ impl Saved {
 /// Hands states over to be written.
 pub(super) struct Saver {
     states: watch::Sender<(u64, Arc<SavedState>)>,
-    last: SavedState,
 }
 
 impl Saver {
-    /// Has this state written, unless it is the one before.
+    /// Has this state written.
     pub(super) fn save(&mut self, state: SavedState) {
-        if state != self.last {
-            self.last = state.clone();
-            self.states.send_modify(|(number, newest)| {
-                *number += 1;
-                *newest = Arc::new(state);
-            });
-        }
+        self.states.send_modify(|(number, newest)| {
+            *number += 1;
+            *newest = Arc::new(state);
+        });
     }
 
     /// The number of the last state that was handed over.
@@ -66,7 +62,7 @@ pub(super) fn start(file: Option<StateFile>, telemetry: Arc<Telemetry>) -> (Save
         Some(file) => drop(tokio::spawn(write_all(file, newest, progress, telemetry))),
         None => drop(tokio::spawn(keep_in_memory(newest, progress))),
     }
-    (Saver { states, last: SavedState::default() }, saved)
+    (Saver { states }, saved)
 }
 
 async fn keep_in_memory(mut newest: watch::Receiver<(u64, Arc<SavedState>)>, progress: watch::Sender<Saved>) {
@@ -84,11 +80,14 @@ async fn write_all(
 ) {
     let file = Arc::new(file);
     let mut written = 0;
+    let mut on_disk: Option<Arc<SavedState>> = None;
     loop {
         let (number, state) = newest.borrow_and_update().clone();
         if number > written {
-            let target = Arc::clone(&file);
-            let result = tokio::task::spawn_blocking(move || target.write(&state)).await;
+            let (target, before, now) = (Arc::clone(&file), on_disk.clone(), Arc::clone(&state));
+            // A reload that changed no weights has nothing to write.
+            let write = move || if before.as_ref() == Some(&now) { Ok(()) } else { target.write(&now) };
+            let result = tokio::task::spawn_blocking(write).await;
             let error = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -97,6 +96,7 @@ async fn write_all(
             match error {
                 None => {
                     written = number;
+                    on_disk = Some(state);
                     telemetry.state_saved();
                     progress.send_replace(Saved { written, failed: None });
                 }

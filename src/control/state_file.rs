@@ -89,7 +89,7 @@ impl StateFile {
     /// When any of that fails; the old file is as it was then.
     pub fn write(&self, state: &SavedState) -> Result<(), StateFileError> {
         let failed = |error| self.failed("written", error);
-        let bytes = serde_json::to_vec_pretty(state).map_err(|e| failed(std::io::Error::other(e)))?;
+        let bytes = serde_json::to_vec(state).map_err(|e| failed(std::io::Error::other(e)))?;
         let beside = self.beside(".tmp");
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&beside)?;

@@ -149,9 +149,8 @@ impl Task {
                         self.batch.touched.merge(touched);
                         self.batch.replies.push((name, reply));
                     }
-                    // One who does not wait for the answer any more needs none.
                     (Err(error), _) => drop(reply.send(Err(error))),
-                    (Ok(_), Err(_)) => drop(reply),
+                    (Ok(_), Err(_)) => drop(reply.send(Err(self.desired.unknown_route(&route)))),
                 }
             }
             Message::History { route, reply } => {
@@ -187,40 +186,49 @@ impl Task {
         self.telemetry.weights_changed(route, &last.source.to_string(), weights.split(), reason);
     }
 
-    /// Compiles and publishes what the batch touched, has it saved, and answers those who wait.
+    /// Compiles and publishes what the batch touched, hands the state over to be saved, answers those who wait, and
+    /// tells of problems: in this order, for the first must not wait for the last.
     fn finish_batch(&mut self) {
         let batch = std::mem::take(&mut self.batch);
+        let mut problems_changed = batch.problems_changed;
         if !batch.touched.is_empty() {
             let started = Instant::now();
-            let table = self.compiler.compile(&self.desired, &batch.touched);
+            let table = Arc::new(self.compiler.compile(&self.desired, &batch.touched));
             self.telemetry.table_published(table.generation(), table.routes().len(), started.elapsed());
-            self.table.store(Arc::new(table));
-        }
-        if self.desired.is_complete() {
-            self.readiness.complete();
-        }
-        if !batch.touched.is_empty() || batch.problems_changed {
-            self.publish_problems();
+            let before = self.table.swap(Arc::clone(&table));
+            problems_changed |= batch.touched.everything || problems_differ(&before, &table);
         }
         if batch.weights_changed {
             self.saver.save(self.desired.to_saved());
         }
+        self.answer(batch.replies);
+        if self.desired.is_complete() {
+            self.readiness.complete();
+        }
+        if problems_changed {
+            self.publish_problems();
+        }
+    }
+
+    fn answer(&self, replies: Vec<(RouteName, Reply)>) {
         let table = self.table.load();
-        for (name, reply) in batch.replies {
-            if let Some(route) = table.route(name.as_str()) {
-                let done = Done { route: Arc::clone(route), state: self.saver.last() };
-                let _ = reply.send(Ok(done));
-            }
+        for (name, reply) in replies {
+            let done = match table.route(name.as_str()) {
+                Some(route) => Ok(Done { route: Arc::clone(route), state: self.saver.last() }),
+                // A config that came in the same moment took the route away.
+                None => Err(self.desired.unknown_route(name.as_str())),
+            };
+            // One who does not wait for the answer any more needs none.
+            let _ = reply.send(done);
         }
     }
 
     fn publish_problems(&mut self) {
         let table = self.table.load();
         let mut told: BTreeSet<Problem> = self.parts.values().flatten().cloned().collect();
-        // Before everything is listed, a version without pods is nothing to be told of.
-        if self.desired.is_complete() {
-            told.extend(table.routes().iter().flat_map(|route| route.problems.iter().cloned()));
-        }
+        // Before its Services are listed, a version without pods is nothing to be told of.
+        let known = table.routes().iter().filter(|route| self.desired.knows(&route.spec));
+        told.extend(known.flat_map(|route| route.problems.iter().cloned()));
         told.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
         self.known_problems.difference(&told).for_each(|p| self.telemetry.problem_solved(p));
         self.known_problems = told;
@@ -228,6 +236,13 @@ impl Task {
         let general = self.parts.values().chain(self.watches.values()).flatten().cloned().collect();
         self.published_problems.store(Arc::new(general));
     }
+}
+
+fn problems_differ(before: &RoutingTable, now: &RoutingTable) -> bool {
+    let pairs = before.routes().iter().zip(now.routes());
+    pairs
+        .filter(|(before, now)| !Arc::ptr_eq(before, now))
+        .any(|(before, now)| before.problems != now.problems)
 }
 
 impl Batch {

@@ -28,9 +28,10 @@ pub type Published = Arc<ArcSwap<RoutingTable>>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a pod may leave a request without a byte of an answer (semantics §4.4).
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a connection to a pod is kept idle. Shorter than what servers use (Node 5 s aside, most 60 s and more), so that
-/// it is this side that closes it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection to a pod is kept idle. The shortest default of common servers is 5 s (Apache httpd, Node.js): it is
+/// this side that should close first, for a request that meets the other side's close is lost if it cannot be repeated.
+/// It is also how long a leaving pod may have to wait for its idle connections to end (semantics §2.3).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How many endpoints a request is tried on.
 pub(super) const ATTEMPTS: usize = 4;
 

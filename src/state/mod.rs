@@ -30,7 +30,7 @@ use revisions::Outcome;
 pub struct Desired {
     routes: Vec<Arc<RouteSpec>>,
     weights: HashMap<RouteName, RouteWeights>,
-    retired: BTreeMap<RouteName, SavedRoute>,
+    retired: BTreeMap<RouteName, Arc<SavedRoute>>,
     cluster: Cluster,
     statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
 }
@@ -119,7 +119,13 @@ impl Desired {
     /// Whether everything that the routes need is known (`/readyz`).
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.statics.is_some() || self.routes.iter().flat_map(|r| r.services()).all(|s| self.cluster.knows(s))
+        self.routes.iter().all(|route| self.knows(route))
+    }
+
+    /// Whether everything that this route needs is known: what it lacks is a problem only then.
+    #[must_use]
+    pub fn knows(&self, route: &RouteSpec) -> bool {
+        self.statics.is_some() || route.services().all(|service| self.cluster.knows(service))
     }
 
     /// Every Service that a route needs to know.
@@ -145,7 +151,7 @@ impl Desired {
             let before = self
                 .weights
                 .remove(&spec.name)
-                .or_else(|| self.retired.remove(&spec.name).map(RouteWeights::from_saved));
+                .or_else(|| self.retired.remove(&spec.name).as_ref().map(RouteWeights::from_saved));
             let first = before.as_ref().is_none_or(|w| w.revision() == Revision(0));
             let mut weights = before.unwrap_or_default();
             if weights.adopt_file(spec, at) == Outcome::Changed && !first {
@@ -153,16 +159,10 @@ impl Desired {
             }
             kept.insert(spec.name.clone(), weights);
         }
-        for (name, weights) in std::mem::replace(&mut self.weights, kept) {
-            self.retired.insert(name, weights.to_saved());
+        for (name, mut weights) in std::mem::replace(&mut self.weights, kept) {
+            self.retired.insert(name, weights.saved());
         }
-        while self.retired.len() > RETIRED_KEPT {
-            let oldest =
-                self.retired.iter().min_by_key(|(_, saved)| saved.changed_at()).map(|(name, _)| name.clone());
-            if let Some(name) = oldest {
-                self.retired.remove(&name);
-            }
-        }
+        self.forget_oldest_retired();
         self.routes = routes.into_iter().map(Arc::new).collect();
         self.statics = statics;
         (Touched { everything: true, ..Touched::default() }, changed)
@@ -206,20 +206,37 @@ impl Desired {
 
     /// What must survive a restart.
     #[must_use]
-    pub fn to_saved(&self) -> SavedState {
+    pub fn to_saved(&mut self) -> SavedState {
         let mut routes = self.retired.clone();
-        routes.extend(self.weights.iter().map(|(name, weights)| (name.clone(), weights.to_saved())));
+        routes.extend(self.weights.iter_mut().map(|(name, weights)| (name.clone(), weights.saved())));
         SavedState { format: SAVED_FORMAT, routes }
     }
 
+    fn forget_oldest_retired(&mut self) {
+        let surplus = self.retired.len().saturating_sub(RETIRED_KEPT);
+        if surplus > 0 {
+            let mut by_age: Vec<_> =
+                self.retired.iter().map(|(name, r)| (r.changed_at(), name.clone())).collect();
+            by_age.sort();
+            by_age.iter().take(surplus).for_each(|(_, name)| drop(self.retired.remove(name)));
+        }
+    }
+
     fn route_mut(&mut self, route: &str) -> Result<(Arc<RouteSpec>, &mut RouteWeights), WeightsError> {
-        let spec = self.routes.iter().find(|r| r.name.as_str() == route);
-        match (spec, self.weights.get_mut(route)) {
-            (Some(spec), Some(weights)) => Ok((Arc::clone(spec), weights)),
-            _ => Err(WeightsError::UnknownRoute {
-                route: route.chars().take(80).collect(),
-                known: self.routes.iter().map(|r| r.name.clone()).collect(),
-            }),
+        let Some(spec) = self.routes.iter().find(|r| r.name.as_str() == route).map(Arc::clone) else {
+            return Err(self.unknown_route(route));
+        };
+        // Every route has weights: `set_routes` sees to it.
+        let weights = self.weights.entry(spec.name.clone()).or_default();
+        Ok((spec, weights))
+    }
+
+    /// That there is no such route, and which there are.
+    #[must_use]
+    pub fn unknown_route(&self, route: &str) -> WeightsError {
+        WeightsError::UnknownRoute {
+            route: route.chars().take(80).collect(),
+            known: self.routes.iter().map(|r| r.name.clone()).collect(),
         }
     }
 }

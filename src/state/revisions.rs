@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,8 @@ pub struct RouteWeights {
     /// The weights last seen in the file; those of zero left out, so that listing a new version at 0 is no change.
     file: BTreeMap<VersionName, Share>,
     history: VecDeque<RevisionEntry>,
+    /// As it was last saved, so that saving costs nothing for the routes that did not change.
+    last_saved: Option<Arc<SavedRoute>>,
 }
 
 impl RouteWeights {
@@ -158,7 +161,10 @@ impl RouteWeights {
             let reason = (!lost.is_empty()).then(|| format!("{} left the config", lost.join(", ")));
             (split, reason)
         };
-        self.file = in_file;
+        if self.file != in_file {
+            self.file = in_file;
+            self.last_saved = None;
+        }
         let request = Request { source: Source::File, who: None, reason, expected: None, at };
         self.change_to(split, request)
     }
@@ -289,7 +295,10 @@ impl RouteWeights {
     fn change_to(&mut self, split: Vec<(VersionName, Share)>, request: Request) -> Outcome {
         let before: BTreeMap<_, _> = self.split.iter().cloned().collect();
         let after: BTreeMap<_, _> = split.iter().cloned().collect();
-        self.split = split;
+        if self.split != split {
+            self.split = split;
+            self.last_saved = None;
+        }
         if without_zeros_map(&before) == without_zeros_map(&after) {
             return Outcome::Unchanged;
         }
@@ -310,19 +319,30 @@ impl RouteWeights {
         Outcome::Changed
     }
 
-    pub(super) fn from_saved(saved: SavedRoute) -> Self {
-        let SavedRoute { revision, weights, file, history } = saved;
+    pub(super) fn from_saved(saved: &Arc<SavedRoute>) -> Self {
+        let SavedRoute { revision, weights, file, history } = saved.as_ref().clone();
         // The order of the versions, and the sum, are the spec's matter: `fitted` sees to both.
-        Self { revision, split: weights.into_iter().collect(), file, history: history.into() }
+        Self {
+            revision,
+            split: weights.into_iter().collect(),
+            file,
+            history: history.into(),
+            last_saved: None,
+        }
     }
 
-    pub(super) fn to_saved(&self) -> SavedRoute {
-        SavedRoute {
-            revision: self.revision,
-            weights: self.split.iter().cloned().collect(),
-            file: self.file.clone(),
-            history: self.history.iter().cloned().collect(),
-        }
+    /// What must survive a restart; the same object until something changes.
+    pub(super) fn saved(&mut self) -> Arc<SavedRoute> {
+        let saved = self.last_saved.take().unwrap_or_else(|| {
+            Arc::new(SavedRoute {
+                revision: self.revision,
+                weights: self.split.iter().cloned().collect(),
+                file: self.file.clone(),
+                history: self.history.iter().cloned().collect(),
+            })
+        });
+        self.last_saved = Some(Arc::clone(&saved));
+        saved
     }
 }
 

@@ -1,6 +1,7 @@
 //! What of the state survives a restart, as it is written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ pub struct SavedState {
     /// [`SAVED_FORMAT`] of the version that wrote it.
     pub format: u32,
     /// Each route's weights and history, those that left the config lately included.
-    pub routes: BTreeMap<RouteName, SavedRoute>,
+    pub routes: BTreeMap<RouteName, Arc<SavedRoute>>,
 }
 
 impl Default for SavedState {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::model::{Generation, Problem, RouteName, ServiceKey, Share, VersionName};
+use crate::model::{Generation, Problem, RouteName, Share, VersionName};
 
 use super::Telemetry;
+use super::metrics::{FAILURE, SUCCESS};
 
 impl Telemetry {
     /// A routing table was compiled and published.
@@ -17,19 +18,14 @@ impl Telemetry {
 
     /// The config file was read and is in force.
     pub fn config_loaded(&self, file: &str, routes: usize) {
-        self.reloads.with_label_values(&["success"]).inc();
+        self.reloads.with_label_values(&[SUCCESS]).inc();
         tracing::info!(file, routes, "config loaded");
     }
 
     /// The config file was read and refused; what ran before goes on.
     pub fn config_refused(&self, file: &str, errors: &str) {
-        self.reloads.with_label_values(&["failure"]).inc();
+        self.reloads.with_label_values(&[FAILURE]).inc();
         tracing::error!(file, errors, "config refused; the one before stays in force: correct the file");
-    }
-
-    /// Part of a changed config needs a restart.
-    pub fn restart_needed(&self, field: &str) {
-        tracing::warn!(field, "this part of the config changed and takes effect only at a restart");
     }
 
     /// A route's weights changed.
@@ -54,19 +50,14 @@ impl Telemetry {
         tracing::info!("solved: {}", problem.message);
     }
 
-    /// The pods of a Service changed.
-    pub fn endpoints_changed(&self, service: &ServiceKey, ready: usize, others: usize) {
-        tracing::debug!(%service, ready, others, "endpoints changed");
-    }
-
     /// The state was written.
     pub fn state_saved(&self) {
-        self.state_saves.with_label_values(&["success"]).inc();
+        self.state_saves.with_label_values(&[SUCCESS]).inc();
     }
 
     /// The state could not be written; it is tried again.
     pub fn state_not_saved(&self, error: &dyn std::fmt::Display) {
-        self.state_saves.with_label_values(&["failure"]).inc();
+        self.state_saves.with_label_values(&[FAILURE]).inc();
         tracing::error!(%error, "the state was not saved and would be lost by a restart; trying again");
     }
 }

@@ -53,6 +53,11 @@ pub struct Telemetry {
     accept_errors: IntCounterVec,
 }
 
+/// The `result` of what went well.
+pub(super) const SUCCESS: &str = "success";
+/// The `result` of what did not.
+pub(super) const FAILURE: &str = "failure";
+
 /// Seconds that a compile takes: 100 µs to 1.6 s.
 const COMPILE_BUCKETS: [f64; 8] = [0.000_1, 0.000_4, 0.001_6, 0.005, 0.025, 0.1, 0.4, 1.6];
 
@@ -91,15 +96,23 @@ impl Telemetry {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let reloads = counters(
+            "serinus_config_reloads_total",
+            "Times the config file was read, by result.",
+            &["result"],
+        )?;
+        let state_saves =
+            counters("serinus_state_saves_total", "Times the state was written, by result.", &["result"])?;
+        // There from the start, so that an alert on the first failure sees it grow.
+        for result in [SUCCESS, FAILURE] {
+            reloads.with_label_values(&[result]);
+            state_saves.with_label_values(&[result]);
+        }
         Ok(Self {
             generation,
             swaps,
             compile_seconds,
-            reloads: counters(
-                "serinus_config_reloads_total",
-                "Times the config file was read, by result.",
-                &["result"],
-            )?,
+            reloads,
             watch_events: counters(
                 "serinus_watch_events_total",
                 "Objects heard of from the Kubernetes API, by kind.",
@@ -110,11 +123,7 @@ impl Telemetry {
                 "1 while every watch of this kind is connected, else 0.",
                 &["kind"],
             )?,
-            state_saves: counters(
-                "serinus_state_saves_total",
-                "Times the state was written, by result.",
-                &["result"],
-            )?,
+            state_saves,
             connections: gauges("serinus_active_connections", "Client connections open.", &["listener"])?,
             accept_errors: counters(
                 "serinus_accept_errors_total",

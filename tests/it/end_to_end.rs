@@ -1,16 +1,13 @@
 //! The router in front of real pods, found through the API server: what its users see.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::cluster::PodInfo;
 use crate::support::eventually;
-use crate::support::http::Client;
-use crate::support::stack::{SHARES, Stack, check_share, manifest, start_router, undo};
+use crate::support::stack::{Load, SHARES, Stack, check_share, manifest, start_router, undo};
 use crate::support::upstream::Upstream;
 
 /// The routes of the nginx-canary manifest.
@@ -164,35 +161,20 @@ async fn a_weight_is_live_within_milliseconds_and_a_pods_news_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_weights_and_config_change() {
     let stack = shop().await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut load = Vec::new();
-    for _ in 0..4 {
-        let (mut client, done) = (stack.client(), Arc::clone(&done));
-        load.push(tokio::spawn(async move {
-            let mut count = 0_u64;
-            while !done.load(Ordering::Relaxed) {
-                let answer = client.get(HOST, "/").await.unwrap();
-                assert_eq!(answer.status, 200, "{answer:?}");
-                count += 1;
-            }
-            count
-        }));
-    }
+    let load = Load::start(&stack, HOST, 4);
     let file = stack.folder.path().join("serinus.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
     for i in 0..60_u64 {
         let weight = stack.weight("shop", &format!("{{\"v2\": {}}}", i % 100)).await;
         assert_eq!(weight.status, 200, "{weight:?}");
+        load.more(10).await;
         if i % 20 == 0 {
             let beside = stack.folder.path().join("new.yaml");
             std::fs::write(&beside, text.replace("0.1", &format!("0.{}", i + 2))).unwrap();
             std::fs::rename(&beside, &file).unwrap();
         }
     }
-    done.store(true, Ordering::Relaxed);
-    for task in load {
-        assert!(task.await.unwrap() > 0);
-    }
+    assert!(load.stop().await >= 600);
     stack.router.stop().await;
 }
 
@@ -380,25 +362,36 @@ async fn a_bad_config_changes_nothing_and_is_a_problem_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i1_a_request_keeps_the_route_it_started_with() {
+    let mut stack = shop().await;
+    stack.slow_down(Duration::from_millis(500)).await;
+    let mut client = stack.client();
+    let under_way = tokio::spawn(async move { client.get(HOST, "/").await });
+    eventually("the request is under way", || (stack.begun("shop") == 1).then_some(())).await;
+    let file = stack.folder.path().join("serinus.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("name: shop", "name: other");
+    std::fs::write(&file, text.replace(HOST, "other.example.com")).unwrap();
+    eventually("the route is gone", || {
+        stack.router.control().table().load().route("shop").is_none().then_some(())
+    })
+    .await;
+    let answer = under_way.await.unwrap().unwrap();
+    assert_eq!((answer.status, answer.header("x-serinus-version")), (200, "v1"));
+    assert_eq!(stack.client().get(HOST, "/").await.unwrap().status, 404);
+    stack.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s4_5_a_stop_loses_no_request() {
     let mut stack = shop().await;
     // Answers take a while, so that some are under way when the stop comes.
-    for pod in stack.cluster.all_pods() {
-        let name = format!("{}/{}", pod.namespace, pod.name);
-        let address = stack.pods[&name].address;
-        stack.pods.get_mut(&name).unwrap().terminate().await;
-        stack.pods.insert(name, Upstream::slow(address, "v1", Duration::from_millis(300)).await);
-    }
+    stack.slow_down(Duration::from_millis(300)).await;
     let mut load = Vec::new();
     for _ in 0..20 {
         let mut client = stack.client();
         load.push(tokio::spawn(async move { client.get(HOST, "/").await }));
     }
-    let seen = |stack: &Stack| {
-        let table = stack.router.control().table().load_full();
-        table.route("shop").map_or(0, |r| r.versions.iter().map(|v| v.tally.begun()).sum())
-    };
-    eventually("all requests are under way", || (seen(&stack) >= 20).then_some(())).await;
+    eventually("all requests are under way", || (stack.begun("shop") >= 20).then_some(())).await;
     let cut = stack.router.stop().await;
     assert_eq!(cut, 0);
     for answer in load {
@@ -412,42 +405,25 @@ async fn a_rolling_update_loses_no_get() {
     // maxSurge 1, maxUnavailable 0, and no preStop sleep: the pod stops listening when it is told to end, which is when
     // the cluster tells the router.
     let mut stack = Stack::start(&manifest("testpage.yaml"), TESTPAGE, |_| "0.8".to_owned()).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut load = Vec::new();
-    for _ in 0..8 {
-        let mut client: Client = stack.client();
-        let done = Arc::clone(&done);
-        load.push(tokio::spawn(async move {
-            let mut count = 0_u64;
-            while !done.load(Ordering::Relaxed) {
-                let answer = client.get("any", "/").await.unwrap();
-                assert_eq!(answer.status, 200, "{answer:?}");
-                count += 1;
-            }
-            count
-        }));
-    }
+    let load = Load::start(&stack, "any", 8);
     let old = stack.cluster.pods("default/testpage");
-    let hash =
-        stack.cluster.surge("default/testpage", 0, |t| t["spec"]["containers"][0]["image"] = "0.9".into());
+    stack.cluster.surge("default/testpage", 0, |t| t["spec"]["containers"][0]["image"] = "0.9".into());
     for (i, pod) in old.iter().enumerate() {
         let known = stack.usable("testpage", 0);
         stack.cluster.surge("default/testpage", i + 1, |_| {});
         stack.start_pods(|_| "0.9".to_owned()).await;
         eventually("the new pod is known", || (stack.usable("testpage", 0) > known).then_some(())).await;
+        load.more(300).await;
         let name = format!("default/{}", pod.name);
         // The kubelet and the endpoint controller hear of it at the same time: the pod closes before the router knows.
         stack.pods.get_mut(&name).unwrap().terminate().await;
+        load.more(20).await;
         stack.cluster.begin_delete(&name);
         eventually("the old pod is out", || (stack.usable("testpage", 0) == known).then_some(())).await;
+        load.more(300).await;
         stack.cluster.remove(&name);
     }
-    done.store(true, Ordering::Relaxed);
-    let mut total = 0;
-    for task in load {
-        total += task.await.unwrap();
-    }
-    println!("rolling update to {hash}: {total} GETs, none failed");
+    println!("rolling update of testpage: {} GETs, none failed", load.stop().await);
     let versions = stack.split("any", 1, 30).await;
     assert_eq!(versions, BTreeMap::from([("0.9".to_owned(), 30)]));
     stack.router.stop().await;

@@ -7,6 +7,8 @@ mod admin_cli;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
 mod kubernetes;

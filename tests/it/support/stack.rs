@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use serinus::cli::app::Router;
 use serinus::config;
 use tempfile::{TempDir, TempPath};
+use tokio::task::JoinHandle;
 
 use super::apiserver::ApiServer;
 use super::cluster::{Cluster, PodInfo, loopback_address};
@@ -119,6 +121,20 @@ impl Stack {
         set_weight(&self.router, route, weights).await
     }
 
+    /// How many requests of a route have begun.
+    pub(crate) fn begun(&self, route: &str) -> u64 {
+        let table = self.router.control().table().load_full();
+        table.route(route).map_or(0, |r| r.versions.iter().map(|v| v.tally.begun()).sum())
+    }
+
+    /// Replaces every pod's server by one at the same place whose answers take this long.
+    pub(crate) async fn slow_down(&mut self, delay: Duration) {
+        for pod in self.pods.values_mut() {
+            pod.terminate().await;
+            *pod = Upstream::slow(pod.address, "v1", delay).await;
+        }
+    }
+
     /// How many ready endpoints a version has.
     pub(crate) fn usable(&self, route: &str, version: usize) -> usize {
         usable(&self.router, route, version).len()
@@ -207,4 +223,49 @@ pub(crate) fn check_share(versions: &BTreeMap<String, u64>, count: u64, milliont
 pub(crate) async fn start_router(file: PathBuf) -> Router {
     let settings = config::load(&file).unwrap_or_else(|e| panic!("{e}"));
     Router::start(settings, Some(file)).await.unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+/// Clients that send GETs until they are told to stop. One that fails panics, and so does who waits for it.
+pub(crate) struct Load {
+    done: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    pub(crate) fn start(stack: &Stack, host: &str, clients: usize) -> Self {
+        let (done, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = |_| {
+            let (mut client, host) = (stack.client(), host.to_owned());
+            let (done, count) = (Arc::clone(&done), Arc::clone(&count));
+            tokio::spawn(async move {
+                while !done.load(Ordering::Relaxed) {
+                    let answer = client.get(&host, "/").await.unwrap();
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { done, count, clients }
+    }
+
+    /// Waits until this many more were answered.
+    pub(crate) async fn more(&self, more: u64) {
+        let wanted = self.count.load(Ordering::Relaxed) + more;
+        eventually("requests are answered", || {
+            assert!(!self.clients.iter().any(JoinHandle::is_finished), "a request failed");
+            (self.count.load(Ordering::Relaxed) >= wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends, and gives how many were answered.
+    pub(crate) async fn stop(self) -> u64 {
+        self.done.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.unwrap();
+        }
+        self.count.load(Ordering::Relaxed)
+    }
 }
