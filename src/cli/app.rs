@@ -53,6 +53,7 @@ impl Router {
         }
         let (listeners, admin_listener) = bind(&settings).await?;
         let access_log = open_access_log(&settings.access_log)?;
+        access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
         let (state_file, saved, state_problems) = open_state(&settings.state)?;
         // Nothing fails from here on, save the thread that watches the config file.

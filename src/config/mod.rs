@@ -86,7 +86,7 @@ fn load_text(path: &Path) -> Result<String, ConfigErrors> {
 /// Why a file could not be read, and what to do.
 fn explain(error: &std::io::Error) -> String {
     if error.kind() == ErrorKind::NotFound {
-        "there is no such file: check the path, or name another with `--config`".to_owned()
+        "there is no such file: check the path".to_owned()
     } else if error.kind() == ErrorKind::PermissionDenied {
         "may not be read by this user: change its permissions or those of its directory".to_owned()
     } else {

@@ -502,7 +502,7 @@ fn a_file_that_cannot_be_read_is_one_error() {
         error.strip_prefix(&path.display().to_string()).unwrap().to_owned()
     };
     let said = |name: &str, message: &str| assert_eq!(load(name), format!(": {}", documented(message)));
-    said("none", "there is no such file: check the path, or name another with `--config`");
+    said("none", "there is no such file: check the path");
     said(".", "is not a regular file: name the file itself");
     fs::write(directory.path().join("latin1"), b"routes: []\n# \xfc\n").unwrap();
     said("latin1", "is not UTF-8 text on line 2: save it as UTF-8");

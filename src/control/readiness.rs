@@ -15,6 +15,11 @@ impl Readiness {
         self.complete.store(true, Ordering::Release);
     }
 
+    /// Whether everything has been known once.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
     /// SIGTERM came.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -202,7 +202,7 @@ impl Task {
             self.saver.save(self.desired.to_saved());
         }
         self.answer(batch.replies);
-        if self.desired.is_complete() {
+        if !self.readiness.is_complete() && self.desired.is_complete() {
             self.readiness.complete();
         }
         if problems_changed {

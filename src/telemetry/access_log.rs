@@ -53,11 +53,13 @@ pub struct AccessLogError {
     error: std::io::Error,
 }
 
+/// How many lines may wait to be written: some 10 MB at their usual length.
+const QUEUE: usize = 16_384;
+
 /// A writer with a bounded queue: when it is full, lines are dropped and counted rather than a request held up.
 #[derive(Debug)]
 pub struct AccessLog {
     writer: NonBlocking,
-    dropped: ErrorCounter,
     _guard: WorkerGuard,
 }
 
@@ -84,10 +86,10 @@ impl AccessLog {
     fn new(target: impl std::io::Write + Send + 'static) -> Self {
         let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
             .lossy(true)
+            .buffered_lines_limit(QUEUE)
             .thread_name("access-log")
             .finish(target);
-        let dropped = writer.error_counter();
-        Self { writer, dropped, _guard: guard }
+        Self { writer, _guard: guard }
     }
 
     /// Queues one line.
@@ -100,9 +102,8 @@ impl AccessLog {
         }
     }
 
-    /// How many lines were dropped because the queue was full.
-    #[must_use]
-    pub fn dropped(&self) -> usize {
-        self.dropped.dropped_lines()
+    /// Counts the lines that are dropped because the queue is full.
+    pub(super) fn dropped(&self) -> ErrorCounter {
+        self.writer.error_counter()
     }
 }

@@ -1,9 +1,14 @@
 //! Every metric: its name, its help text, its labels.
 
+use std::sync::OnceLock;
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use tracing_appender::non_blocking::ErrorCounter;
+
+use super::AccessLog;
 
 /// `serinus_requests_total`: route, version, code, reason.
 pub const REQUESTS: Name =
@@ -51,6 +56,8 @@ pub struct Telemetry {
     pub(super) state_saves: IntCounterVec,
     connections: IntGaugeVec,
     accept_errors: IntCounterVec,
+    dropped_lines: IntCounter,
+    access_log: OnceLock<ErrorCounter>,
 }
 
 /// The `result` of what went well.
@@ -60,6 +67,13 @@ pub(super) const FAILURE: &str = "failure";
 
 /// Seconds that a compile takes: 100 µs to 1.6 s.
 const COMPILE_BUCKETS: [f64; 8] = [0.000_1, 0.000_4, 0.001_6, 0.005, 0.025, 0.1, 0.4, 1.6];
+
+fn compile_seconds() -> Result<Histogram, prometheus::Error> {
+    let help = "Time to compile a routing table, in seconds.";
+    Histogram::with_opts(
+        HistogramOpts::new("serinus_table_compile_seconds", help).buckets(COMPILE_BUCKETS.to_vec()),
+    )
+}
 
 impl Telemetry {
     /// Counters at zero.
@@ -82,16 +96,15 @@ impl Telemetry {
         let generation =
             IntGauge::new("serinus_table_generation", "The number of the routing table in force.")?;
         let swaps = IntCounter::new("serinus_table_swaps_total", "Routing tables published.")?;
-        let compile_seconds = Histogram::with_opts(
-            HistogramOpts::new(
-                "serinus_table_compile_seconds",
-                "Time to compile a routing table, in seconds.",
-            )
-            .buckets(COMPILE_BUCKETS.to_vec()),
-        )?;
+        let compile_seconds = compile_seconds()?;
         registry.register(Box::new(generation.clone()))?;
         registry.register(Box::new(swaps.clone()))?;
         registry.register(Box::new(compile_seconds.clone()))?;
+        let dropped_lines = IntCounter::new(
+            "serinus_access_log_dropped_total",
+            "Lines of the access log that were dropped because they came faster than they could be written.",
+        )?;
+        registry.register(Box::new(dropped_lines.clone()))?;
         let build = gauges("serinus_build_info", "1, with the version of Serinus.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
@@ -130,6 +143,8 @@ impl Telemetry {
                 "Connections that could not be accepted (out of file descriptors, for one).",
                 &["listener"],
             )?,
+            dropped_lines,
+            access_log: OnceLock::new(),
             registry,
         })
     }
@@ -146,9 +161,18 @@ impl Telemetry {
         self.accept_errors.with_label_values(&[listener])
     }
 
+    /// Takes the access log's dropped lines into the metrics; a router has at most one.
+    pub fn count_dropped_lines(&self, log: &AccessLog) {
+        let _ = self.access_log.set(log.dropped());
+    }
+
     /// The Prometheus text of the router's own metrics.
     #[must_use]
     pub fn text(&self) -> String {
+        if let Some(log) = self.access_log.get() {
+            let dropped = u64::try_from(log.dropped_lines()).unwrap_or(u64::MAX);
+            self.dropped_lines.inc_by(dropped.saturating_sub(self.dropped_lines.get()));
+        }
         let mut text = Vec::new();
         // Writing to memory fails only for a metric without samples, which a registry does not gather.
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
