@@ -96,3 +96,16 @@ fn all_or(items: impl Iterator<Item = String>) -> String {
     let items: Vec<_> = items.collect();
     if items.is_empty() { "(all)".to_owned() } else { items.join("\n") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_alone_says_nothing_of_a_clusters_pods() {
+        let table = compile(Path::new("config/serinus.yaml")).unwrap();
+        let why = table.explain("shop.example.com", "/").why.join("\n");
+        assert!(why.contains("version `v2`: 0.1 % by weight; its pods are not known"), "{why}");
+        assert!(!why.contains("no usable pod") && !why.contains("503"), "{why}");
+    }
+}

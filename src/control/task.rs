@@ -226,9 +226,7 @@ impl Task {
     fn publish_problems(&mut self) {
         let table = self.table.load();
         let mut told: BTreeSet<Problem> = self.parts.values().flatten().cloned().collect();
-        // Before its Services are listed, a version without pods is nothing to be told of.
-        let known = table.routes().iter().filter(|route| self.desired.knows(&route.spec));
-        told.extend(known.flat_map(|route| route.problems.iter().cloned()));
+        told.extend(table.routes().iter().flat_map(|route| route.problems.iter().cloned()));
         told.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
         self.known_problems.difference(&told).for_each(|p| self.telemetry.problem_solved(p));
         self.known_problems = told;

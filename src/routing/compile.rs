@@ -124,7 +124,10 @@ impl Compiler {
         let usable: Vec<bool> = candidates.iter().map(|c| !c.is_empty()).collect();
         let heirs = heirs(spec.on_empty, &asked, &usable);
         let effective = effective(&asked, &usable, &heirs);
-        problems.extend(empty_versions(spec, &asked, &usable, &heirs, &members));
+        let known = desired.knows(spec);
+        if known {
+            problems.extend(empty_versions(spec, &asked, &usable, &heirs, &members));
+        }
 
         let carried = self.carried.entry(spec.name.clone()).or_default();
         carried.fit(spec, revision);
@@ -155,7 +158,7 @@ impl Compiler {
             Split::new(weights.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
         problems.sort();
         problems.dedup();
-        Route { spec: Arc::clone(spec), revision, versions, unassigned, problems, split }
+        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, split }
     }
 
     fn member(&mut self, found: &ResolvedEndpoint) -> Member {

@@ -83,6 +83,7 @@ impl Route {
         for version in &self.versions {
             let (name, asked, effective) = (&version.name, version.asked, version.effective);
             why.push(match (asked == effective, version.candidates.len()) {
+                _ if !self.known => format!("version `{name}`: {asked} % by weight; its pods are not known"),
                 (true, n) => format!("version `{name}`: {asked} % by weight, among {}", endpoints(n)),
                 (false, 0) => format!("version `{name}`: {asked} % by weight, but it has no usable pod: given away"),
                 (false, n) => format!(
@@ -99,7 +100,7 @@ impl Route {
             [only] => Some(*only),
             _ => None,
         };
-        if only.is_some_and(|v| v.candidates.is_empty()) {
+        if self.known && only.is_some_and(|v| v.candidates.is_empty()) {
             why.push("no endpoint is usable: answered 503 (no-endpoints)".to_owned());
         }
         let fallback = versions.iter().any(|v| v.asked == Share::ZERO);

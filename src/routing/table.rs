@@ -57,6 +57,9 @@ pub struct Route {
     pub spec: Arc<RouteSpec>,
     /// The revision of the weights in force.
     pub revision: Revision,
+    /// Whether its Services, their slices and pods have all been heard of. Until then it lacks endpoints without that
+    /// being a problem.
+    pub known: bool,
     /// Its versions, in the order of the spec: stable first.
     pub versions: Vec<Version>,
     /// Endpoints that belong to no version and get no traffic: address, pod, and whether only its labels are awaited.
