@@ -15,15 +15,18 @@ const LISTED: usize = 100;
 
 /// What the API shows of a route.
 pub(super) fn route(route: &Route, recent: &Recent) -> RouteStatus {
-    let total: u64 = route.versions.iter().map(Version::requests_of_revision).sum();
-    let version = |(place, v): (usize, &Version)| version(v, place == 0, total, recent);
+    // Read once, so that the shares sum to a whole while requests go on.
+    let requests: Vec<u64> = route.versions.iter().map(Version::requests_of_revision).collect();
+    let total = requests.iter().sum();
+    let version =
+        |(place, (v, requests)): (usize, (&Version, u64))| version(v, place == 0, requests, total, recent);
     RouteStatus {
         name: route.name().to_string(),
         revision: route.revision.0,
         service: route.spec.backend.service.to_string(),
         hosts: route.spec.hosts.iter().map(ToString::to_string).collect(),
         paths: route.spec.paths.iter().map(path).collect(),
-        versions: route.versions.iter().enumerate().map(version).collect(),
+        versions: route.versions.iter().zip(requests).enumerate().map(version).collect(),
         unassigned_count: route.unassigned.len(),
         unassigned: route
             .unassigned
@@ -63,10 +66,9 @@ pub(super) fn revision(entry: RevisionEntry) -> RevisionStatus {
     }
 }
 
-fn version(version: &Version, stable: bool, total: u64, recent: &Recent) -> VersionStatus {
+fn version(version: &Version, stable: bool, requests: u64, total: u64, recent: &Recent) -> VersionStatus {
     let now = version.tally.snapshot();
     let window: Counts = recent.of(&version.tally, &now);
-    let requests = version.requests_of_revision();
     let millis = |part| window.latency.quantile(part).map(|time| round(time.as_secs_f64() * 1000.0));
     VersionStatus {
         name: version.name.to_string(),

@@ -63,6 +63,7 @@ impl Router {
             state_file,
             telemetry: Arc::clone(&telemetry),
         });
+        state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
         control.set_problems("state", state_problems).await;
         let mut background: Background = vec![("the control task", control_task)];
         if let Some(file) = file {
@@ -84,7 +85,9 @@ impl Router {
             tracing::info!(listener, %address, "listening");
         }
         let (say_stop, stop) = Shutdown::new();
-        let options = GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted) };
+        let trusted_proxies = settings.trusted_proxies.clone();
+        let options =
+            GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted), trusted_proxies };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
         let server = Server::new(gateway, Arc::clone(&telemetry), drain);
@@ -302,6 +305,7 @@ fn follow_config(
                         continue;
                     }
                     telemetry.config_loaded(&shown, settings.routes.len());
+                    problems.iter().for_each(|problem| telemetry.problem_found(problem));
                     control.config(routes_config(&settings)).await;
                     control.set_problems("config", problems).await;
                     running = settings;
@@ -340,6 +344,7 @@ fn restart_needed(before: &Settings, now: &Settings) -> Vec<Problem> {
         ("discovery", discovery),
         ("drain", before.drain != now.drain),
         ("accessLog", before.access_log != now.access_log),
+        ("trustedProxies", before.trusted_proxies != now.trusted_proxies),
     ];
     let problem = |field: &str| {
         Problem::new(

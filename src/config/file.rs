@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde_json::json;
 
 use super::errors::{Errors, Place};
@@ -31,6 +32,9 @@ object! {
         optional "drain" drain: DrainFile;
         /// Whether every request is logged, as JSON: `off`, `stdout` or `{file: PATH}`.
         optional "accessLog" access_log: AccessLog, default = "off", example = {"file": "/var/log/serinus/access.json"};
+        /// The networks of hops whose word about a client counts: an Ingress or a load balancer in front. From anyone else
+        /// `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id` are replaced. Left out: nobody is trusted.
+        optional "trustedProxies" trusted_proxies: Vec<Marked<IpNet>>, example = ["10.244.0.0/16"];
         /// The routes; `[]` for none. It must be written, so that a file that was cut off cannot pass for a whole one.
         required "routes" routes: AnyLength<RouteFile>, example = [];
     }

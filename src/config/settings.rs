@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::model::{Namespace, RouteSpec, ServiceKey, StaticEndpoint};
 
 /// A config file that was read, checked and completed with its defaults.
@@ -24,6 +26,8 @@ pub struct Settings {
     pub drain: Drain,
     /// Whether every request is logged.
     pub access_log: AccessLog,
+    /// The networks of hops whose word about a client counts (`X-Forwarded-*`, `X-Request-Id`).
+    pub trusted_proxies: Vec<IpNet>,
     /// The routes, in the order of the file.
     pub routes: Vec<RouteSpec>,
 }

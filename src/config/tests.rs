@@ -79,6 +79,7 @@ fn the_smallest_file_gets_the_defaults() {
             discovery: Discovery::Kubernetes(KubernetesSettings::default()),
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
             access_log: AccessLog::Off,
+            trusted_proxies: vec![],
             routes: Vec::new(),
         }
     );
@@ -416,7 +417,7 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
         "\u{feff}a: 1\r\nroutes: [] # ü\r\n",
         &[
             "1:1: a: unknown field: the fields here are `listeners`, `admin`, `state`, `discovery`, `drain`, `accessLog`, \
-         `routes`",
+         `trustedProxies`, `routes`",
         ],
     );
     check(

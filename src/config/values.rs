@@ -1,9 +1,10 @@
 //! The types of single values: how each is read, and its JSON Schema.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::json;
 
 use super::errors::{Errors, Place, shorten};
@@ -92,6 +93,14 @@ text_value!(SocketAddr, "IP:PORT, like 127.0.0.1:8080", {"title": "IP:PORT", "pa
             shorten(text, 80)
         )),
     }
+});
+
+text_value!(IpNet, "a network, like 10.0.0.0/8", {"title": "network", "minLength": 1}, |text| {
+    // A single address is a network of one.
+    let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().or_else(single).ok_or_else(|| {
+        format!("`{}` is not a network: write ADDRESS/LENGTH, like 10.0.0.0/8 or fd00::/8", shorten(text, 80))
+    })
 });
 
 text_value!(PathBuf, "the path of a file", {"title": "file", "minLength": 1}, |text| {

@@ -108,6 +108,12 @@ impl Control {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = self.problems.load().to_vec();
+        if let Some(hindrance) = self.readiness.hindrance() {
+            problems.push(Problem::new(
+                format!("the router is not ready: {hindrance}"),
+                "it is ready by itself once that is over; other problems may say what is in the way",
+            ));
+        }
         if let Some(error) = self.saved.borrow().failure() {
             problems.push(Problem::new(
                 format!("the last weights are not saved and would be lost by a restart: {error}"),

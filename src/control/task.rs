@@ -81,7 +81,7 @@ struct Task {
     telemetry: Arc<Telemetry>,
     watches: BTreeMap<WatchProblems, Vec<Problem>>,
     parts: BTreeMap<&'static str, Vec<Problem>>,
-    /// Problems that were logged and are still there.
+    /// Problems of routes that were logged and are still there.
     known_problems: BTreeSet<Problem>,
     batch: Batch,
 }
@@ -166,6 +166,17 @@ impl Task {
         let before: Vec<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
         let (touched, changed) = self.desired.set_routes(config.routes, config.statics, now);
         changed.iter().filter(|route| before.contains(route)).for_each(|route| self.log_weights(route));
+        for spec in self.desired.routes().iter().filter(|spec| !before.contains(&spec.name)) {
+            let weights = self.desired.weights(&spec.name);
+            if let Some(weights) = weights.filter(|w| w.split() != spec.weights()) {
+                self.telemetry.weights_restored(
+                    &spec.name,
+                    weights.revision(),
+                    weights.split(),
+                    &spec.weights(),
+                );
+            }
+        }
         self.batch.touched.merge(touched);
         self.batch.weights_changed = true;
         self.batch.urgent = true;
@@ -182,8 +193,14 @@ impl Task {
     fn log_weights(&self, route: &RouteName) {
         let Some(weights) = self.desired.weights(route) else { return };
         let Some(last) = weights.history().next_back() else { return };
-        let reason = last.reason.as_deref().unwrap_or_default();
-        self.telemetry.weights_changed(route, &last.source.to_string(), weights.split(), reason);
+        self.telemetry.weights_changed(
+            route,
+            last.revision,
+            &last.source,
+            weights.split(),
+            last.who.as_deref(),
+            last.reason.as_deref(),
+        );
     }
 
     /// Compiles and publishes what the batch touched, hands the state over to be saved, answers those who wait, and
@@ -225,14 +242,15 @@ impl Task {
 
     fn publish_problems(&mut self) {
         let table = self.table.load();
-        let mut told: BTreeSet<Problem> = self.parts.values().flatten().cloned().collect();
-        told.extend(table.routes().iter().flat_map(|route| route.problems.iter().cloned()));
-        told.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
-        self.known_problems.difference(&told).for_each(|p| self.telemetry.problem_solved(p));
-        self.known_problems = told;
-        // Watches log their problems themselves.
-        let general = self.parts.values().chain(self.watches.values()).flatten().cloned().collect();
-        self.published_problems.store(Arc::new(general));
+        let of_routes: BTreeSet<Problem> =
+            table.routes().iter().flat_map(|route| route.problems.iter().cloned()).collect();
+        of_routes.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
+        self.known_problems.difference(&of_routes).for_each(|p| self.telemetry.problem_gone(p));
+        self.known_problems = of_routes;
+        // Logged by those who told of them. Several watches may have one problem: it is shown once.
+        let general: BTreeSet<Problem> =
+            self.parts.values().chain(self.watches.values()).flatten().cloned().collect();
+        self.published_problems.store(Arc::new(general.into_iter().collect()));
     }
 }
 

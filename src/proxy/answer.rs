@@ -6,6 +6,8 @@ use pingora::proxy::Session;
 
 use crate::model::AnswerReason;
 
+use super::request::{REQUEST_ID, RequestId};
+
 /// The header that says why Serinus answered.
 pub(super) const REASON_HEADER: &str = "X-Serinus-Reason";
 
@@ -39,10 +41,11 @@ fn text(reason: AnswerReason) -> &'static str {
 
 /// Answers with the status and the token of `reason`. The connection is closed where a request body may be left unread,
 /// or the request was not understood.
-pub(super) async fn send(session: &mut Session, reason: AnswerReason) -> pingora::Result<()> {
+pub(super) async fn send(session: &mut Session, reason: AnswerReason, id: &RequestId) -> pingora::Result<()> {
     let body = format!("{} ({reason})\n", text(reason));
-    let mut header = ResponseHeader::build(status(reason), Some(6))?;
+    let mut header = ResponseHeader::build(status(reason), Some(7))?;
     header.insert_header(REASON_HEADER, reason.token())?;
+    header.insert_header(REQUEST_ID, id.as_str())?;
     header.insert_header("Content-Type", "text/plain; charset=utf-8")?;
     header.insert_header("Content-Length", body.len())?;
     header.insert_header("Cache-Control", "no-store")?;

@@ -1,11 +1,13 @@
 //! The phases of a request, one short function each.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -18,7 +20,8 @@ use crate::routing::tally::Unrouted;
 use crate::telemetry::{AccessEntry, AccessLog};
 
 use super::failure::{self, ConnectFailure};
-use super::request::{Request, Routed};
+use super::headers::Hop;
+use super::request::{Request, RequestId, Routed};
 use super::{Refusal, answer, headers};
 
 /// The table in force: one writer, and every request reads it once.
@@ -46,6 +49,8 @@ pub struct GatewayOptions {
     pub refusals: mpsc::Sender<Refusal>,
     /// The count of requests that found no version.
     pub unrouted: Arc<Unrouted>,
+    /// The networks of hops whose word about a client counts.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Routes each request by the table in force when it came.
@@ -84,7 +89,13 @@ impl Gateway {
     ) -> pingora::Result<()> {
         ctx.answer = Some(reason);
         self.close_if_stopping(session);
-        answer::send(session, reason).await
+        answer::send(session, reason, &ctx.id).await
+    }
+
+    /// Whether the hop before this one is trusted to speak for the client.
+    fn is_trusted(&self, session: &Session) -> bool {
+        let trusted = &self.options.trusted_proxies;
+        !trusted.is_empty() && peer(session).is_some_and(|peer| trusted.iter().any(|net| net.contains(&peer)))
     }
 
     /// A request that began before the word to stop came is answered with `Connection: close` all the same.
@@ -105,13 +116,22 @@ impl Gateway {
         }
     }
 
+    /// The client, as far as trusted hops tell.
+    fn client(&self, session: &Session) -> Option<IpAddr> {
+        let peer = peer(session)?;
+        if !self.is_trusted(session) {
+            return Some(peer);
+        }
+        Some(headers::client_behind(&session.req_header().headers, peer, &self.options.trusted_proxies))
+    }
+
     fn log(&self, session: &Session, ctx: &Request, status: u16, took: Duration) {
         let Some(log) = &self.options.access_log else { return };
         let header = session.req_header();
         let version = ctx.routed.as_ref().and_then(Routed::version);
         log.write(&AccessEntry {
             time: Timestamp::from(SystemTime::now()),
-            client: &client(session).map(|ip| ip.to_string()).unwrap_or_default(),
+            client: &self.client(session).map(|ip| ip.to_string()).unwrap_or_default(),
             method: header.method.as_str(),
             host: host_of(header).unwrap_or_default(),
             path: header.uri.path_and_query().map_or("", |p| p.as_str()),
@@ -147,6 +167,11 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Request) -> pingora::Result<bool> {
+        if self.is_trusted(session)
+            && let Some(id) = RequestId::kept(session.req_header())
+        {
+            ctx.id = id;
+        }
         match self.route(session.req_header()) {
             Ok(routed) => {
                 let empty = routed.version().is_none_or(|v| v.candidates().is_empty());
@@ -207,7 +232,8 @@ impl ProxyHttp for Gateway {
         upstream: &mut RequestHeader,
         ctx: &mut Request,
     ) -> pingora::Result<()> {
-        headers::tell_upstream(upstream, client(session), "http", ctx.id.as_str())
+        let hop = Hop { address: peer(session), trusted: self.is_trusted(session) };
+        headers::tell_upstream(upstream, hop, "http", &ctx.id)
     }
 
     async fn response_filter(
@@ -255,6 +281,8 @@ impl ProxyHttp for Gateway {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Request) -> FailToProxy {
         let unsent = final_status(session).is_none();
+        // pingora ends the connection after a failure: the client must know, or its next request would be lost.
+        session.set_keepalive(None);
         let code = match failure::answer(error).filter(|_| unsent) {
             Some(reason) => {
                 // An answer that cannot be sent is the client's loss alone; the connection ends either way.
@@ -313,6 +341,7 @@ fn final_status(session: &Session) -> Option<u16> {
     (!interim).then(|| status.as_u16())
 }
 
-fn client(session: &Session) -> Option<std::net::IpAddr> {
-    session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip)
+/// The address of the hop before this one.
+fn peer(session: &Session) -> Option<IpAddr> {
+    session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_canonical())
 }

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
+use pingora::http::RequestHeader;
+
 use crate::model::{AnswerReason, EndpointId};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{Choice, Endpoint, InFlight, Route, Version};
@@ -107,23 +110,43 @@ impl Tried {
     }
 }
 
-/// A random id of 32 hexadecimal digits, for `X-Request-Id`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RequestId([u8; 32]);
+/// What `X-Request-Id` says.
+#[derive(Clone, Debug)]
+pub(super) enum RequestId {
+    /// 32 random hexadecimal digits.
+    Own([u8; 32]),
+    /// What a trusted hop said.
+    Kept(HeaderValue),
+}
+
+/// The header that carries a request's id.
+pub(super) const REQUEST_ID: &str = "X-Request-Id";
+/// A longer id from elsewhere is replaced.
+const LONGEST_ID: usize = 200;
 
 impl RequestId {
     fn random() -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut random = fastrand::u128(..);
-        Self(std::array::from_fn(|_| {
+        Self::Own(std::array::from_fn(|_| {
             let digit = (random & 0xf) as usize;
             random >>= 4;
             DIGITS.get(digit).copied().unwrap_or(b'0')
         }))
     }
 
+    /// The id that a trusted hop gave the request, if it is one.
+    pub(super) fn kept(header: &RequestHeader) -> Option<Self> {
+        let id = header.headers.get(REQUEST_ID)?;
+        let fit = (1..=LONGEST_ID).contains(&id.len()) && id.to_str().is_ok();
+        fit.then(|| Self::Kept(id.clone()))
+    }
+
     pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        match self {
+            Self::Own(digits) => std::str::from_utf8(digits).unwrap_or_default(),
+            Self::Kept(value) => value.to_str().unwrap_or_default(),
+        }
     }
 }
 

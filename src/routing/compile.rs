@@ -113,7 +113,7 @@ impl Compiler {
         let (assigned, unassigned) = assign(spec, desired, resolved, &mut problems);
         let members: Vec<Vec<Member>> =
             assigned.iter().map(|own| own.iter().map(|e| self.member(e)).collect()).collect();
-        let candidates = candidates(&members);
+        let (candidates, last_resort) = candidates(&members);
         let split = desired.weights(&spec.name).map(|w| w.split().to_vec()).unwrap_or_else(|| spec.weights());
         let revision = desired.weights(&spec.name).map(|w| w.revision()).unwrap_or_default();
         let asked: Vec<Share> = spec
@@ -127,6 +127,7 @@ impl Compiler {
         let known = desired.knows(spec);
         if known {
             problems.extend(empty_versions(spec, &asked, &usable, &heirs, &members));
+            problems.extend(last_resort.then(|| all_refuse(spec)));
         }
 
         let carried = self.carried.entry(spec.name.clone()).or_default();
@@ -270,8 +271,8 @@ fn assign(
 }
 
 /// The endpoints of each version that get requests: those ready, else those draining (semantics §2.1); of these, not those
-/// that refused a connection, unless nothing else is left in the whole route.
-fn candidates(members: &[Vec<Member>]) -> Vec<Vec<Arc<Endpoint>>> {
+/// that refused a connection, unless nothing else is left in the whole route: true then.
+fn candidates(members: &[Vec<Member>]) -> (Vec<Vec<Arc<Endpoint>>>, bool) {
     let of = |members: &[Member], phase, refused: bool| -> Vec<Arc<Endpoint>> {
         let fit = members.iter().filter(|m| m.phase == phase && m.endpoint.is_refused() == refused);
         fit.map(|m| Arc::clone(&m.endpoint)).collect()
@@ -282,10 +283,11 @@ fn candidates(members: &[Vec<Member>]) -> Vec<Vec<Arc<Endpoint>>> {
     };
     let fit: Vec<_> = members.iter().map(|members| best(members, false)).collect();
     if fit.iter().any(|candidates| !candidates.is_empty()) {
-        fit
-    } else {
-        members.iter().map(|members| best(members, true)).collect()
+        return (fit, false);
     }
+    let refused: Vec<_> = members.iter().map(|members| best(members, true)).collect();
+    let any = refused.iter().any(|candidates| !candidates.is_empty());
+    (refused, any)
 }
 
 /// The weights by which the share of an empty version is given away: all to stable; if that is empty itself, to the
@@ -360,6 +362,17 @@ fn empty_versions(
             )
         })
         .collect()
+}
+
+fn all_refuse(spec: &RouteSpec) -> Problem {
+    Problem::new(
+        format!(
+            "every pod of route {} refused its last connection: requests are tried on them all the same, and answered \
+             502 while none takes them",
+            spec.name
+        ),
+        "see whether the application listens on the port that the Service names (kubectl logs, kubectl describe pod)",
+    )
 }
 
 fn why_empty(members: &[Member], selector: Option<&Selector>) -> String {

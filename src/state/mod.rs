@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use crate::model::{
     BackendRef, ClusterChange, Revision, RouteName, RouteSpec, ServiceKey, Share, StaticEndpoint, Timestamp,
-    VersionName,
 };
 
 pub use cluster::Cluster;
@@ -246,10 +245,4 @@ fn touched_route(route: &RouteName, outcome: Outcome) -> Touched {
         Outcome::Changed => Touched { routes: HashSet::from([route.clone()]), ..Touched::default() },
         Outcome::Unchanged => Touched::default(),
     }
-}
-
-/// A split in the words of a log line: `v1=99.9 v2=0.1`.
-#[must_use]
-pub fn show_split(split: &[(VersionName, Share)]) -> String {
-    split.iter().map(|(version, share)| format!("{version}={share}")).collect::<Vec<_>>().join(" ")
 }

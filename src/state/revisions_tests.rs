@@ -46,7 +46,8 @@ fn asked(weights: &[(&str, &str)]) -> BTreeMap<String, Share> {
 /// The state in a line: `r2 v1=95 v2=5`.
 fn show(desired: &Desired) -> String {
     let weights = desired.weights(&"shop".parse().unwrap()).unwrap();
-    format!("r{} {}", weights.revision(), crate::state::show_split(weights.split()))
+    let shares = weights.split().iter().map(|(version, share)| format!("{version}={share}"));
+    format!("r{} {}", weights.revision(), shares.collect::<Vec<_>>().join(" "))
 }
 
 fn desired(spec: RouteSpec) -> Desired {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Generation, Problem, RouteName, Share, VersionName};
+use crate::model::{Generation, Problem, Revision, RouteName, Share, VersionName};
 
 use super::Telemetry;
 use super::metrics::{FAILURE, SUCCESS};
@@ -32,12 +32,26 @@ impl Telemetry {
     pub fn weights_changed(
         &self,
         route: &RouteName,
-        source: &str,
+        revision: Revision,
+        source: &dyn std::fmt::Display,
         weights: &[(VersionName, Share)],
-        reason: &str,
+        who: Option<&str>,
+        reason: Option<&str>,
     ) {
-        let weights = weights.iter().map(|(v, s)| format!("{v}={s}")).collect::<Vec<_>>().join(" ");
-        tracing::info!(%route, source, weights, reason, "weights changed");
+        let weights = show(weights);
+        tracing::info!(%route, %revision, weights, %source, who, reason, "weights changed");
+    }
+
+    /// A route came with the config, and has weights from before that differ from the file's.
+    pub fn weights_restored(
+        &self,
+        route: &RouteName,
+        revision: Revision,
+        weights: &[(VersionName, Share)],
+        in_file: &[(VersionName, Share)],
+    ) {
+        let (weights, in_file) = (show(weights), show(in_file));
+        tracing::info!(%route, %revision, weights, in_file, "weights of an earlier change are in force, not the file's");
     }
 
     /// A route has a problem that it did not have before.
@@ -46,8 +60,8 @@ impl Telemetry {
     }
 
     /// A problem is gone.
-    pub fn problem_solved(&self, problem: &Problem) {
-        tracing::info!("solved: {}", problem.message);
+    pub fn problem_gone(&self, problem: &Problem) {
+        tracing::info!("no longer: {}", problem.message);
     }
 
     /// The state was written.
@@ -60,4 +74,8 @@ impl Telemetry {
         self.state_saves.with_label_values(&[FAILURE]).inc();
         tracing::error!(%error, "the state was not saved and would be lost by a restart; trying again");
     }
+}
+
+fn show(weights: &[(VersionName, Share)]) -> String {
+    weights.iter().map(|(version, share)| format!("{version}={share}")).collect::<Vec<_>>().join(" ")
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::cluster::PodInfo;
 use crate::support::eventually;
+use crate::support::http::Client;
 use crate::support::stack::{Load, SHARES, Stack, check_share, manifest, start_router, undo};
 use crate::support::upstream::Upstream;
 
@@ -287,6 +288,52 @@ async fn what_an_upstream_gets_to_know() {
     assert!(one("x-request-id").len() == 32 && one("x-request-id") != "mine");
     assert!(one("traceparent").starts_with("00-4bf92f"));
     assert!(!got.headers.contains_key("x-hop"), "{got:?}");
+    stack.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_answer_says_that_the_connection_ends_and_the_pods_state_is_told() {
+    let mut stack = shop().await;
+    for pod in stack.pods.values_mut() {
+        pod.terminate().await;
+    }
+    let mut client = stack.client();
+    for _ in 0..20 {
+        let answer = client.get(HOST, "/").await.unwrap();
+        assert_eq!((answer.status, answer.header("x-serinus-reason")), (502, "connect-failed"));
+        assert_eq!(answer.header("connection"), "close", "a next request on it would be lost");
+        assert!(!answer.header("x-request-id").is_empty());
+    }
+    eventually("every pod refused", || {
+        let table = stack.router.control().table().load_full();
+        let problems = &table.route("shop")?.problems;
+        let told = "every pod of route shop refused its last connection";
+        problems.iter().any(|p| p.message.contains(told)).then_some(())
+    })
+    .await;
+    stack.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxys_word_about_the_client_is_passed_on() {
+    let stack = shop().await;
+    let text = std::fs::read_to_string(stack.folder.path().join("serinus.yaml")).unwrap();
+    let behind = stack.folder.path().join("behind.yaml");
+    let text = format!("{}trustedProxies: [127.0.0.0/8]\n", text.replace("state.json", "behind.json"));
+    std::fs::write(&behind, text).unwrap();
+    let router = start_router(behind).await;
+    eventually("it is ready", || router.control().readiness().hindrance().is_none().then_some(())).await;
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n\
+         X-Request-Id: theirs\r\n\r\n"
+    );
+    let answer = Client::new(router.listeners()[0].1).raw(request.as_bytes()).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let got = stack.pods.values().filter(|pod| pod.served() > 0).map(Upstream::last).next().unwrap();
+    let one = |name: &str| got.headers[name].join("|");
+    assert_eq!(one("x-forwarded-for"), "203.0.113.7, 127.0.0.1");
+    assert_eq!((one("x-forwarded-proto"), one("x-request-id")), ("https".to_owned(), "theirs".to_owned()));
+    router.stop().await;
     stack.router.stop().await;
 }
 

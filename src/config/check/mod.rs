@@ -34,6 +34,7 @@ pub(super) fn settings(file: &File, errors: &mut Errors) -> Option<Settings> {
         discovery: discovery?,
         drain: drain(file.drain.value()),
         access_log: file.access_log.value().cloned().unwrap_or(AccessLog::Off),
+        trusted_proxies: file.trusted_proxies.value().into_iter().flatten().map(|net| net.value).collect(),
         routes,
     })
 }
