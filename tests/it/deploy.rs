@@ -328,6 +328,17 @@ fn the_image_is_built_from_what_is_copied_and_named_alike() {
         let user = get(one(&objects, "Deployment"), "/spec/template/spec/securityContext/runAsUser");
         has(&format!("USER {user}:{user}"));
     }
+    // Cargo looks for a target whose path is not said, and does not find it where only src/ was copied.
+    let manifest = fs::read_to_string(top().join("Cargo.toml")).expect("Cargo.toml");
+    for target in ["[[test]]", "[[bench]]", "[[example]]"] {
+        for table in manifest.split(target).skip(1) {
+            let table = table.split("\n[").next().unwrap_or_default();
+            assert!(
+                table.contains("\npath = "),
+                "{target} without `path`, so that the image cannot be built: {table}"
+            );
+        }
+    }
     // A file from elsewhere that the sources take in would be missing in the image's build.
     let mut folders = vec![top().join("src")];
     while let Some(folder) = folders.pop() {
