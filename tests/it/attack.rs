@@ -3,11 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serinus::cli::app::Router;
-use serinus::model::ChoiceReason;
+use serinus::model::{ChoiceReason, FailureKind};
 use serinus::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown};
 use serinus::telemetry::Telemetry;
 use tempfile::TempDir;
@@ -155,4 +155,94 @@ fn clients_cannot_fill_the_log() {
     assert!(serinus.wait().unwrap().success());
     assert!(log.iter().all(|line| !line.contains("Fail to proxy")), "{log:#?}");
     assert!(log.last().unwrap().contains("stopped"), "{log:#?}");
+}
+
+/// A pod that answers the first request of each connection, takes the second and closes without a word; asked for `/half`
+/// it closes in the middle of its answer. Gives the request lines that it saw.
+async fn faithless_pod() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let saw = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let saw = Arc::clone(&saw);
+            tokio::spawn(async move {
+                for answers in [true, false] {
+                    let Some(line) = request_line(&mut socket).await else { return };
+                    let half = line.contains("/half");
+                    saw.lock().unwrap().push(line);
+                    let answer: &[u8] = match (half, answers) {
+                        (true, _) => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+                        (false, true) => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                        (false, false) => return,
+                    };
+                    if socket.write_all(answer).await.is_err() || half {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// Reads a request with its body of at most a few bytes, and gives its first line.
+async fn request_line(socket: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return head.lines().next().map(str::to_owned);
+            }
+        }
+        if socket.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+fn failures(router: &Router, kind: FailureKind) -> u64 {
+    let snapshot = router.control().table().load().routes()[0].versions[0].tally.snapshot();
+    snapshot.failures.iter().find(|(k, _)| *k == kind).map_or(0, |(_, count)| *count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_2_what_met_a_closing_connection_is_repeated_only_if_it_is_idempotent() {
+    let (pod, seen) = faithless_pod().await;
+    let (router, _folder) = router(pod).await;
+    let mut client = Client::new(address(&router));
+    for path in ["/1", "/2"] {
+        assert_eq!(client.get("a", path).await.unwrap().status, 200, "{path}");
+    }
+    let lines = |seen: &Mutex<Vec<String>>| seen.lock().unwrap().clone();
+    assert_eq!(
+        lines(&seen),
+        ["GET /1 HTTP/1.1", "GET /2 HTTP/1.1", "GET /2 HTTP/1.1"],
+        "the second was repeated"
+    );
+    let post = b"POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+    let answer = client.raw(post).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-serinus-reason")), (502, "upstream-reset"));
+    assert_eq!(lines(&seen).iter().filter(|line| line.starts_with("POST")).count(), 1, "never twice");
+    assert_eq!((failures(&router, FailureKind::Reset), active(&router)), (2, 0));
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
+    let (pod, seen) = faithless_pod().await;
+    let (router, _folder) = router(pod).await;
+    let mut client = Client::new(address(&router));
+    let broken = client.get("a", "/half").await.unwrap_err();
+    assert!(broken.contains("closed inside a body"), "{broken}");
+    assert_eq!(seen.lock().unwrap().len(), 1, "what was begun is not repeated");
+    eventually("the failure is counted", || (failures(&router, FailureKind::Reset) == 1).then_some(())).await;
+    eventually("nothing is active", || (active(&router) == 0).then_some(())).await;
+    assert_eq!(client.get("a", "/next").await.unwrap().status, 200);
+    router.stop().await;
 }
