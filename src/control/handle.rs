@@ -57,6 +57,14 @@ pub(super) enum WatchProblems {
     Objects(ClusterKind, Namespace),
 }
 
+impl WatchProblems {
+    pub(super) fn namespace(&self) -> &Namespace {
+        match self {
+            Self::Itself(_, namespace) | Self::Objects(_, namespace) => namespace,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum WeightChange {
     Set(BTreeMap<String, Share>),

@@ -1,6 +1,6 @@
 //! The control task: the only writer of the routing table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::model::{Problem, RouteName, ServiceKey, Timestamp};
+use crate::model::{ClusterChange, Problem, RouteName, ServiceKey, Timestamp};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::{Desired, SavedState, Touched};
 use crate::telemetry::Telemetry;
@@ -122,7 +122,14 @@ impl Task {
     fn take(&mut self, message: Message) {
         match message {
             Message::Config(config) => self.take_config(config),
-            Message::Cluster(change) => self.batch.touched.merge(self.desired.apply_cluster(change)),
+            Message::Cluster(change) => {
+                if let ClusterChange::NamespaceForgotten(gone) = &change {
+                    // Nobody watches there any more, so nobody will say that the trouble is over.
+                    self.watches.retain(|of, _| of.namespace() != gone);
+                    self.batch.problems_changed = true;
+                }
+                self.batch.touched.merge(self.desired.apply_cluster(change));
+            }
             Message::Watch { of, problems } => {
                 if problems.is_empty() {
                     self.watches.remove(&of);
@@ -163,9 +170,9 @@ impl Task {
 
     fn take_config(&mut self, config: RoutesConfig) {
         let now = Timestamp::from(SystemTime::now());
-        let before: Vec<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
+        let before: HashSet<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
         let (touched, changed) = self.desired.set_routes(config.routes, config.statics, now);
-        changed.iter().filter(|route| before.contains(route)).for_each(|route| self.log_weights(route));
+        changed.iter().filter(|route| before.contains(*route)).for_each(|route| self.log_weights(route));
         for spec in self.desired.routes().iter().filter(|spec| !before.contains(&spec.name)) {
             let weights = self.desired.weights(&spec.name);
             if let Some(weights) = weights.filter(|w| w.split() != spec.weights()) {
@@ -264,5 +271,35 @@ fn problems_differ(before: &RoutingTable, now: &RoutingTable) -> bool {
 impl Batch {
     fn is_empty(&self) -> bool {
         self.touched.is_empty() && !self.problems_changed && self.replies.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ClusterKind;
+
+    #[tokio::test]
+    async fn the_problems_of_a_namespace_go_with_its_watches() {
+        let (control, _task) = start(Start {
+            config: RoutesConfig::default(),
+            saved: SavedState::default(),
+            state_file: None,
+            telemetry: Arc::new(Telemetry::new().unwrap()),
+        });
+        for namespace in ["web", "gone"] {
+            let problem = Problem::new(format!("trouble in {namespace}"), "wait");
+            control.trouble(namespace.into(), ClusterKind::Pods, vec![problem.clone()]).await;
+            control.bad_objects(namespace.into(), ClusterKind::Pods, vec![problem]).await;
+        }
+        control.cluster(ClusterChange::NamespaceForgotten("gone".into())).await;
+        let only_of_web = async {
+            let told = || control.problems().iter().map(|p| p.message.clone()).collect::<Vec<_>>();
+            while told() != ["trouble in web"] {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(20);
+        tokio::time::timeout(patience, only_of_web).await.expect("the namespace's problems are gone");
     }
 }
