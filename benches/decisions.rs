@@ -103,6 +103,7 @@ fn spec(route: u32, service: ServiceKey) -> RouteSpec {
         versions: vec![version("v1", "version!=v2", None), version("v2", "version=v2", Some("0.1"))],
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
+        traffic: serinus::model::Traffic::default(),
         debug_headers: false,
     }
 }

@@ -13,3 +13,5 @@ pub mod proxy;
 pub mod routing;
 pub mod state;
 pub mod telemetry;
+pub mod tls;
+pub mod wire;

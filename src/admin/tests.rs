@@ -26,6 +26,7 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
         versions: vec![version("v1", "version!=v2"), version("v2", "version=v2")],
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
+        traffic: crate::model::Traffic::default(),
         debug_headers: false,
     };
     let statics = Some(BTreeMap::from([(service, Vec::new())]));

@@ -3,6 +3,7 @@
 //! CORE: nothing here waits, reads a clock, draws a random number or logs.
 
 mod cluster;
+mod edge;
 mod endpoint;
 mod names;
 mod outcome;
@@ -11,21 +12,28 @@ mod route;
 mod selector;
 mod share;
 mod time;
+mod traffic;
 
 pub use cluster::{
     AddressType, ClusterChange, ClusterKind, Conditions, Pod, PodKey, Service, ServicePort, Slice,
     SliceEndpoint, SlicePort, StaticEndpoint, TargetRef,
 };
+pub use edge::{ClientAuth, Edge, EscapedSlashes, ListenerTls, MinTls, Redirect, Underscores};
 pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
 pub use names::{
-    Generation, NameError, Namespace, Revision, RouteName, ServiceKey, ServiceKeyError, VersionName,
+    Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
+    ServiceKeyError, VersionName,
 };
 pub use outcome::{AnswerReason, ChoiceReason, FailureKind};
 pub use problem::Problem;
 pub use route::{
-    BackendRef, Balance, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
+    BackendRef, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
     VersionSpec,
 };
 pub use selector::{Selector, SelectorError};
 pub use share::{Share, ShareError};
 pub use time::Timestamp;
+pub use traffic::{
+    Balance, CertificateSource, HashKey, HealthCheck, Outliers, PemSource, Retries, Timeouts, Traffic,
+    UpstreamTls,
+};

@@ -102,6 +102,48 @@ impl ServiceKey {
     }
 }
 
+/// A Kubernetes Secret: `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretKey {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name in that namespace.
+    pub name: Arc<str>,
+}
+
+/// Why a text is not a [`SecretKey`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a Secret: write NAMESPACE/NAME, like web/shop-tls")]
+pub struct SecretKeyError(String);
+
+impl FromStr for SecretKey {
+    type Err = SecretKeyError;
+
+    fn from_str(text: &str) -> Result<Self, SecretKeyError> {
+        let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let fits = |part: &str, longest: usize, dots: bool| {
+            let bytes = part.as_bytes();
+            bytes.len() <= longest
+                && alphanumeric(bytes.first())
+                && alphanumeric(bytes.last())
+                && bytes.iter().all(|b| alphanumeric(Some(b)) || *b == b'-' || (dots && *b == b'.'))
+        };
+        match text.split_once('/') {
+            // RFC 1123: a namespace is a label, a Secret's name a subdomain.
+            Some((namespace, name)) if fits(namespace, 63, false) && fits(name, 253, true) => {
+                Ok(Self { namespace: namespace.into(), name: name.into() })
+            }
+            _ => Err(SecretKeyError(text.chars().take(320).collect())),
+        }
+    }
+}
+
+impl fmt::Display for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// Why a text is not a [`ServiceKey`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a Service: write NAMESPACE/NAME, like web/nginx-svc")]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use regex::Regex;
 
-use super::{RouteName, Selector, ServiceKey, Share, VersionName};
+use super::{Balance, RouteName, Selector, ServiceKey, Share, Traffic, VersionName};
 
 /// A route: which requests it takes, and the versions it splits them between.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,8 @@ pub struct RouteSpec {
     pub on_empty: OnEmpty,
     /// How a pod of a version is chosen.
     pub balance: Balance,
+    /// How its requests are carried.
+    pub traffic: Traffic,
     /// Whether answers carry `X-Serinus-Version`.
     pub debug_headers: bool,
 }
@@ -97,16 +99,6 @@ pub enum OnEmpty {
     Spill,
     /// It is answered 503.
     Fail,
-}
-
-/// How a pod of a version is chosen (semantics §2.5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Of two pods drawn at random, the one with fewer requests in flight.
-    #[default]
-    LeastRequest,
-    /// One after the other.
-    RoundRobin,
 }
 
 /// A host that a route takes: exact, or `*.suffix`.

@@ -49,10 +49,10 @@ impl Balancer {
         endpoints: &'a [Arc<Endpoint>],
         random: impl FnOnce() -> u64,
     ) -> Option<&'a Arc<Endpoint>> {
-        match (self.balance, endpoints) {
+        match (&self.balance, endpoints) {
             (_, []) => None,
             (_, [only]) => Some(only),
-            (Balance::LeastRequest, _) => {
+            (Balance::LeastRequest | Balance::PeakEwma | Balance::Hash(_), _) => {
                 // Two choices from one word: 32 bits are plenty for either (Mitzenmacher, 2001).
                 let random = random();
                 let first = index(random << 32, endpoints.len());
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn idle_endpoints_share_evenly() {
         for balance in [Balance::LeastRequest, Balance::RoundRobin] {
-            for count in counts(balance, &endpoints(6), |_| false) {
+            for count in counts(balance.clone(), &endpoints(6), |_| false) {
                 assert!((4_600..5_400).contains(&count), "{balance:?}: {count}");
             }
         }
@@ -122,7 +122,7 @@ mod tests {
         for balance in [Balance::LeastRequest, Balance::RoundRobin] {
             let endpoints = endpoints(50);
             endpoints.iter().skip(1).for_each(|e| assert!(e.refuse()));
-            assert_eq!(counts(balance, &endpoints, |_| false)[0], 30_000);
+            assert_eq!(counts(balance.clone(), &endpoints, |_| false)[0], 30_000);
             endpoints[0].refuse();
             assert!(counts(balance, &endpoints, |_| false).iter().all(|c| *c > 0), "rather any than none");
         }

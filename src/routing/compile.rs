@@ -149,7 +149,7 @@ impl Compiler {
                     tally,
                     members,
                     candidates,
-                    balancer: Balancer { balance: spec.balance, turn },
+                    balancer: Balancer { balance: spec.balance.clone(), turn },
                 }
             })
             .collect();

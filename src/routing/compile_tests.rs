@@ -37,6 +37,7 @@ fn route(line: &str) -> RouteSpec {
         versions,
         on_empty,
         balance: Balance::LeastRequest,
+        traffic: crate::model::Traffic::default(),
         debug_headers: false,
     }
 }

@@ -22,6 +22,7 @@ fn spec(name: &str, hosts: &[&str], paths: &[PathMatch], weight: &str) -> RouteS
         versions: vec![version("v1", "version!=v2", None), version("v2", "version=v2", Some(weight))],
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
+        traffic: crate::model::Traffic::default(),
         debug_headers: false,
     }
 }

@@ -27,6 +27,7 @@ fn spec(line: &str) -> Arc<RouteSpec> {
         versions: Vec::new(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
+        traffic: crate::model::Traffic::default(),
         debug_headers: false,
     })
 }

@@ -205,6 +205,7 @@ fn hand_given_pods_need_no_cluster() {
         versions: Vec::new(),
         on_empty: crate::model::OnEmpty::Spill,
         balance: crate::model::Balance::LeastRequest,
+        traffic: crate::model::Traffic::default(),
         debug_headers: false,
     };
     desired.set_routes(vec![spec.clone()], Some(BTreeMap::new()), crate::model::Timestamp::default());

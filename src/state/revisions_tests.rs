@@ -21,6 +21,7 @@ fn spec(route: &str, versions: &[(&str, Option<&str>)]) -> RouteSpec {
             .collect(),
         on_empty: OnEmpty::Spill,
         balance: crate::model::Balance::LeastRequest,
+        traffic: crate::model::Traffic::default(),
         debug_headers: false,
     }
 }

@@ -63,6 +63,7 @@ fn config() -> RoutesConfig {
         ],
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
+        traffic: serinus::model::Traffic::default(),
         debug_headers: false,
     };
     RoutesConfig {

@@ -45,7 +45,8 @@ pub(super) fn routes(
                 backend,
                 versions,
                 on_empty: route.value.on_empty.value().copied().unwrap_or_default(),
-                balance: route.value.balance.value().copied().unwrap_or_default(),
+                balance: route.value.balance.value().cloned().unwrap_or_default(),
+                traffic: crate::model::Traffic::default(),
                 debug_headers: route.value.debug_headers.value().copied().unwrap_or_default(),
             });
         }

@@ -1,0 +1,13 @@
+//! HTTP on a connection: heads, bodies and their framing, HTTP/1 and HTTP/2, towards clients and towards pods. Knows
+//! nothing of routes.
+//!
+//! What comes from outside is checked here, byte by byte, before anything else sees it: a message that two readers could
+//! understand differently is refused (RFC 9112 §11.2), never repaired.
+
+mod body;
+mod fields;
+mod head;
+
+pub use body::{ClientError, Downstream, Length, Piece, Upstream, UpstreamError};
+pub use fields::Fields;
+pub use head::{Refused, RequestHead, ResponseHead, Version};
