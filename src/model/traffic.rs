@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::SecretKey;
+use super::{Protocol, SecretKey};
 
 /// How the requests of a route are carried.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Traffic {
     pub slow_start: Option<Duration>,
     /// TLS towards its pods; nothing for none.
     pub upstream_tls: Option<UpstreamTls>,
+    /// What its pods speak, whatever `appProtocol` says; nothing for what that says.
+    pub protocol: Option<Protocol>,
     /// The longest body that a request may have, in bytes; nothing for no limit.
     pub max_body: Option<u64>,
 }
@@ -163,7 +165,7 @@ pub enum HashKey {
 }
 
 /// TLS towards the pods of a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamTls {
     /// The name that the pod's certificate must have, also sent as SNI; nothing for the host of the request's route: its first
     /// exact host, else the Service's `NAME.NAMESPACE.svc`.

@@ -29,8 +29,13 @@ pub struct RequestHead {
     pub authority: String,
     /// The version it came in.
     pub version: Version,
-    /// The header fields. `Host` is one of them in every version.
+    /// The header fields, less those for this hop alone: no `Connection` and none that it names, no framing. `Host` is one
+    /// of them in every version.
     pub fields: Fields,
+    /// What the client would like to speak from here on (`Upgrade`, where `Connection` names it); empty for nothing.
+    pub upgrade: String,
+    /// Whether the body comes only when it is asked for (`Expect: 100-continue`).
+    pub expects_continue: bool,
 }
 
 impl RequestHead {
@@ -47,6 +52,8 @@ impl RequestHead {
         self.authority.clear();
         self.version = Version::Http11;
         self.fields.clear();
+        self.upgrade.clear();
+        self.expects_continue = false;
     }
 }
 
@@ -57,8 +64,11 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// The version it came in.
     pub version: Version,
-    /// The header fields.
+    /// The header fields, less those for this hop alone. `Content-Length` is one of them only where the answer has no body and
+    /// it says how long another would have been (HEAD, 304).
     pub fields: Fields,
+    /// What is spoken from here on (101 alone); empty for nothing.
+    pub upgrade: String,
 }
 
 impl ResponseHead {

@@ -7,7 +7,9 @@
 mod body;
 mod fields;
 mod head;
+pub mod parse;
 
 pub use body::{ClientError, Downstream, Length, Piece, Upstream, UpstreamError};
 pub use fields::Fields;
 pub use head::{Refused, RequestHead, ResponseHead, Version};
+pub use parse::{Dechunker, Decoded, Framing, Parsed};
