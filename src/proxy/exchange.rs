@@ -8,9 +8,7 @@ use tokio::time::Instant;
 
 use crate::model::{AnswerReason, Timeouts};
 use crate::wire::h1::H1Client;
-use crate::wire::{
-    Alarm, Downstream, Length, Link, Refused, RequestHead, ResponseHead, Upstream as _,
-};
+use crate::wire::{Alarm, Downstream, Length, Link, Refused, RequestHead, ResponseHead, Upstream as _};
 
 use super::Gateway;
 use super::answer::{self, Answer};

@@ -13,7 +13,7 @@ use super::failure;
 
 /// What is known of one request while it is served; ends with it.
 #[derive(Debug)]
-pub struct Request {
+pub(super) struct Request {
     pub(super) started: Instant,
     pub(super) routed: Option<Routed>,
     /// Serinus answers it itself, and why.

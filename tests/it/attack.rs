@@ -120,7 +120,7 @@ async fn s2_2_an_endpoint_that_nobody_would_probe_is_not_set_aside() {
     let gateway = Gateway::new(Arc::clone(router.control().table()), options);
     let drain = Drain { delay: Duration::ZERO, timeout: Duration::ZERO };
     let server = Server::new(gateway, Arc::new(Telemetry::new().unwrap()), drain);
-    let listener = Listener::bind("second", "127.0.0.1:0").await.unwrap();
+    let listener = Listener::bind("second", "127.0.0.1:0", serinus::model::Edge::default()).await.unwrap();
     let mut client = Client::new(listener.address());
     let (stop, stopped) = Shutdown::new();
     let serving = tokio::spawn(server.run(vec![listener], stopped));
