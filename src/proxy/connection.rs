@@ -107,7 +107,7 @@ async fn serve_h1(gateway: &Gateway, client: &Client, link: Link, leave: &Cancel
             Some(Next::Http2 | Next::End) | None => return,
         }
         if !server.rest() {
-            if server.was_cut() {
+            if server.must_reset() {
                 server.io().reset_on_close();
             } else {
                 server.linger().await;

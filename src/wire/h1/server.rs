@@ -142,10 +142,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Server<IO> {
         (self.io, self.input.bytes.freeze())
     }
 
-    /// Whether an answer broke off, so that the connection must be reset rather than closed.
+    /// Whether an answer broke off that ends with the connection: the client would take a plain close for its end.
     #[must_use]
-    pub fn was_cut(&self) -> bool {
-        self.cut || self.writing != Writing::Ended
+    pub fn must_reset(&self) -> bool {
+        self.writing == Writing::UntilClose && !self.upgraded
     }
 
     /// The connection itself.
