@@ -14,6 +14,7 @@ use crate::wire::{Alarm, Link, RequestHead};
 
 use super::Gateway;
 use super::exchange::Exchange;
+use super::proxy_protocol;
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -62,9 +63,24 @@ impl Client {
 }
 
 /// Serves a connection to its end. `leave` tells that none should wait for a next request any more.
-pub(super) async fn serve(gateway: &Gateway, client: Client, socket: TcpStream, leave: CancellationToken) {
+pub(super) async fn serve(
+    gateway: &Gateway,
+    mut client: Client,
+    mut socket: TcpStream,
+    leave: CancellationToken,
+) {
     // Without it answers wait for acknowledgements; a socket that refuses it is about to fail anyway.
     let _ = socket.set_nodelay(true);
+    let edge = &client.site.edge;
+    if edge.proxy_protocol {
+        let introduced = proxy_protocol::read(&mut socket);
+        // Who may not speak for others, or does not do so at once, is not served.
+        let spoken = match tokio::time::timeout(edge.header_timeout, introduced).await {
+            Ok(Ok(spoken)) if gateway.may_introduce(client.peer) => spoken,
+            Ok(_) | Err(_) => return,
+        };
+        client.peer = spoken.unwrap_or(client.peer);
+    }
     serve_h1(gateway, &client, Link::plain(socket), &leave).await;
 }
 

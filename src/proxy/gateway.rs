@@ -78,6 +78,11 @@ impl Gateway {
         self.options.trusted_proxies.iter().any(|net| net.contains(&hop))
     }
 
+    /// Whether a hop may say by the PROXY protocol who its client is: with `trustedProxies` those alone.
+    pub(super) fn may_introduce(&self, hop: IpAddr) -> bool {
+        self.options.trusted_proxies.is_empty() || self.is_trusted(hop)
+    }
+
     /// A new connection to an endpoint.
     pub(super) async fn connect(
         &self,

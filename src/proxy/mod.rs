@@ -16,6 +16,7 @@ mod headers;
 mod listener;
 mod pool;
 mod probe;
+mod proxy_protocol;
 mod relay;
 mod replay;
 mod request;

@@ -227,7 +227,10 @@ async fn s4_2_what_met_a_closing_connection_is_repeated_only_if_it_is_idempotent
     );
     let post = b"POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
     let answer = client.raw(post).await.unwrap();
-    assert_eq!(answer.status, 200, "what cannot be repeated gets a new connection to a pod that closes them hastily");
+    assert_eq!(
+        answer.status, 200,
+        "what cannot be repeated gets a new connection to a pod that closes them hastily"
+    );
     assert_eq!(lines(&seen).iter().filter(|line| line.starts_with("POST")).count(), 1, "never twice");
     assert_eq!((failures(&router, FailureKind::Reset), active(&router)), (1, 0));
     router.stop().await;

@@ -186,6 +186,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Server<IO> {
             return Framing::None;
         }
         match framing(length) {
+            // How long the body of a GET would be is not known: nothing is said of it.
+            Framing::None if self.method == Method::HEAD && head.fields.get("Content-Length").is_none() => {
+                Framing::UntilClose
+            }
             // HTTP/1.0 knows no chunks.
             Framing::Chunked if self.version == Version::Http10 => Framing::UntilClose,
             framing => framing,
@@ -254,7 +258,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Server<IO> {
         // comes next (RFC 9110 §10.1.1).
         self.close |= std::mem::take(&mut self.awaits_continue);
         let framing = self.answer_framing(head, length);
-        self.close |= framing == Framing::UntilClose;
+        let bodiless = self.method == Method::HEAD;
+        self.close |= framing == Framing::UntilClose && !bodiless;
         // Who answers before it has the whole body will hardly want the rest.
         self.close |= !self.reading.has_ended();
         let keep_alive = self.version == Version::Http10 && !self.close;
@@ -265,7 +270,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Server<IO> {
                 out.extend_from_slice(b"Connection: keep-alive\r\n\r\n");
             }
         });
-        let bodiless = self.method == Method::HEAD;
         self.writing = if bodiless { Writing::Ended } else { Writing::of(framing) };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             self.upgraded = true;
