@@ -4,6 +4,9 @@ mod buffers;
 mod client;
 mod server;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::H1Client;
 pub use server::{H1Server, Next};
 
