@@ -6,10 +6,13 @@
 
 mod body;
 mod fields;
+pub mod grpc;
+pub mod h2;
 mod head;
 pub mod parse;
 
 pub use body::{ClientError, Downstream, Length, Piece, Upstream, UpstreamError};
 pub use fields::Fields;
+pub use h2::{H2Connection, H2Exchange, H2Request, H2Settings};
 pub use head::{Refused, RequestHead, ResponseHead, Version};
 pub use parse::{Dechunker, Decoded, Framing, Parsed};
