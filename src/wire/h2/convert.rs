@@ -81,8 +81,10 @@ fn authority(parts: &request::Parts, out: &mut String) -> Result<(), Refused> {
         (None, Some(host)) => host,
     };
     let parsed = Authority::try_from(named).map_err(|_| Refused::bad("the authority is malformed"))?;
-    let port_is_bad = parsed.port().is_some() && parsed.port_u16().is_none();
-    if named.contains('@') || parsed.host().is_empty() || port_is_bad {
+    // There is no user in it (RFC 9113 §8.3.1), and a port is one.
+    let port = named.strip_prefix(parsed.host()).map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+    let sound = port.is_some_and(|port| port.parse::<u16>().is_ok()) || named == parsed.host();
+    if !sound || parsed.host().is_empty() {
         return Err(Refused::bad("the authority is malformed"));
     }
     out.push_str(named);
@@ -211,8 +213,7 @@ pub(super) fn outgoing_request(
     scheme: &Scheme,
 ) -> Result<Request<()>, Refused> {
     let mut uri = http::uri::Parts::default();
-    let target = PathAndQuery::try_from(head.target.as_str());
-    uri.path_and_query = Some(target.map_err(|_| Refused::bad("the target cannot be sent over HTTP/2"))?);
+    uri.path_and_query = Some(sayable(&head.target)?);
     let mut version = HttpVersion::HTTP_2;
     if head.authority.is_empty() {
         // A request of HTTP/1.0 without Host: `h2` takes one without an authority as relayed from HTTP/1 alone.
@@ -239,6 +240,15 @@ pub(super) fn outgoing_request(
         map.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
     }
     Ok(request)
+}
+
+/// A target as `http` takes it: some bytes that clients leave as they are, it wants escaped.
+fn sayable(target: &str) -> Result<PathAndQuery, Refused> {
+    if let Ok(target) = PathAndQuery::try_from(target) {
+        return Ok(target);
+    }
+    let escaped = target.replace('"', "%22").replace('<', "%3C").replace('>', "%3E").replace('`', "%60");
+    PathAndQuery::try_from(escaped).map_err(|_| Refused::bad("the target cannot be sent over HTTP/2"))
 }
 
 /// An answer to a client. `Content-Length` of `head` stays where the answer ends with it.
