@@ -7,7 +7,9 @@
 mod alarm;
 mod body;
 mod fields;
+pub mod grpc;
 pub mod h1;
+pub mod h2;
 mod head;
 mod link;
 pub mod parse;
@@ -15,6 +17,7 @@ pub mod parse;
 pub use alarm::Alarm;
 pub use body::{ClientError, Downstream, Length, Piece, Upstream, UpstreamError};
 pub use fields::Fields;
+pub use h2::{H2Connection, H2Exchange, H2Request, H2Settings};
 pub use head::{Refused, RequestHead, ResponseHead, Version};
 pub use link::Link;
 pub use parse::{Dechunker, Decoded, Framing, Parsed};
