@@ -21,7 +21,7 @@ use rustls::crypto::{CryptoProvider, ring};
 
 pub use files::FileWatch;
 pub use listener::ListenerCertificates;
-pub use store::{Loaded, Report, Store, TlsErrors};
+pub use store::{Hindrance, Loaded, Report, Store, TlsErrors};
 pub use upstream::{Alpn, TlsError, UpstreamConnector, UpstreamConnectors, server_name};
 
 /// The cryptography of every connection: *ring*. Said each time, so that nothing depends on what a process installed.

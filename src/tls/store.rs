@@ -61,6 +61,15 @@ pub struct Loaded {
     pub not_after: Timestamp,
 }
 
+/// What can be in the way of hearing of a Secret; each is over by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hindrance {
+    /// It cannot be watched.
+    Watch,
+    /// It came, and cannot be read.
+    Content,
+}
+
 /// The certificates of a router.
 pub struct Store {
     listeners: BTreeMap<String, Arc<ListenerCertificates>>,
@@ -77,7 +86,7 @@ struct State {
     /// Those that the settings in force name.
     wanted: BTreeSet<UpstreamTls>,
     /// What hinders the watches of Secrets.
-    troubles: BTreeMap<SecretKey, Problem>,
+    troubles: BTreeMap<(SecretKey, Hindrance), Problem>,
     /// What could not be put into force, by whom it is for.
     unusable: BTreeMap<String, Problem>,
     system: Option<Result<Arc<RootCertStore>, Problem>>,
@@ -181,11 +190,11 @@ impl Store {
     }
 
     /// What is in the way of hearing of a Secret; nothing when that is over.
-    pub fn secret_trouble(&self, key: &SecretKey, problem: Option<Problem>) {
+    pub fn secret_trouble(&self, key: &SecretKey, hindrance: Hindrance, problem: Option<Problem>) {
         let mut state = self.state();
         match problem {
-            Some(problem) => state.troubles.insert(key.clone(), problem),
-            None => state.troubles.remove(key),
+            Some(problem) => state.troubles.insert((key.clone(), hindrance), problem),
+            None => state.troubles.remove(&(key.clone(), hindrance)),
         };
         self.publish(&state, SystemTime::now());
     }
@@ -266,7 +275,7 @@ impl State {
         let wanted: BTreeSet<_> =
             of_listeners.chain(self.upstreams.keys().flat_map(sources_of_upstream)).collect();
         let secrets = self.material.want(&wanted);
-        self.troubles.retain(|key, _| secrets.contains(key));
+        self.troubles.retain(|(key, _), _| secrets.contains(key));
         secrets
     }
 
