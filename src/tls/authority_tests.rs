@@ -107,9 +107,11 @@ pub(super) fn text(place: &str, text: &str) -> Text {
     Text { place: place.to_owned(), bytes: text.as_bytes().to_vec().into() }
 }
 
-/// A client that trusts an authority.
+/// A client that trusts an authority, and is shown the certificate each time: it resumes no session.
 pub(super) fn client(authority: &Authority) -> ClientConfig {
-    client_of(authority, rustls::ALL_VERSIONS, None)
+    let mut config = client_of(authority, rustls::ALL_VERSIONS, None);
+    config.resumption = rustls::client::Resumption::disabled();
+    config
 }
 
 pub(super) fn client_of(
@@ -129,7 +131,8 @@ pub(super) fn client_of(
 
 /// A server with one certificate.
 pub(super) fn server(issued: &Issued, alpn: &[&str]) -> ServerConfig {
-    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_no_client_auth().with_single_cert(issued.der(), issued.key_der()).unwrap();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     config

@@ -95,7 +95,10 @@ fn a_key_that_cannot_be_used_says_why_and_shows_nothing_of_itself() {
     let issued = Authority::new("a").issue(&["a.example"]);
     let encrypted = issued.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     let said = refused(&issued.chain, &encrypted);
-    assert!(said.contains("the private key in a key is encrypted") && said.contains("openssl pkey"), "{said}");
+    assert!(
+        said.contains("the private key in a key is encrypted") && said.contains("openssl pkey"),
+        "{said}"
+    );
     let secret = "c2VjcmV0c2VjcmV0";
     let odd = format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n");
     let said = refused(&issued.chain, &odd);
@@ -114,7 +117,8 @@ fn its_dates_are_a_problem_when_they_are_over_near_or_to_come() {
     let check = |in_days: i64, of_days: u64, expected: Option<&str>| {
         let issued = authority.ending(&["a.example"], now, Duration::from_secs(of_days * 86_400));
         let moment = Timestamp::from(now).millis() as i64 + in_days * 86_400_000;
-        let problem = read(&issued).unwrap().problem("a.crt (listener `web`)", Timestamp::from_millis(moment as u64));
+        let problem =
+            read(&issued).unwrap().problem("a.crt (listener `web`)", Timestamp::from_millis(moment as u64));
         match (problem, expected) {
             (None, None) => {}
             (Some(problem), Some(needle)) => {

@@ -285,7 +285,3 @@ fn authorities(text: Result<Text, Problem>) -> Result<Content, Vec<Problem>> {
     let text = text.map_err(|problem| vec![problem])?;
     Ok(Content::Authorities(Arc::new(Authorities::from_pem(&text)?)))
 }
-
-#[cfg(test)]
-#[path = "material_tests.rs"]
-mod tests;

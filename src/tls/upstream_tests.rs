@@ -45,7 +45,8 @@ async fn a_pod_is_checked_by_its_authority_and_its_name() {
     let said = refused(&good, &other, "shop.web.svc").await;
     assert!(said.contains("UnknownIssuer") || said.contains("BadSignature"), "{said}");
     let expired = authority.issue_with(&["shop.web.svc"], |p| p.not_after = rcgen::date_time_ymd(2001, 1, 1));
-    let said = connect(&good, server(&expired, &[]), "shop.web.svc", Alpn::Http1).await.unwrap_err().to_string();
+    let said =
+        connect(&good, server(&expired, &[]), "shop.web.svc", Alpn::Http1).await.unwrap_err().to_string();
     assert!(said.contains("expired"), "{said}");
 }
 
@@ -55,8 +56,10 @@ async fn what_is_not_verified_may_be_anyones_but_must_have_its_key() {
     let any = connector(Trust::Anyone, None);
     for versions in [[&TLS12], [&TLS13]] {
         let issued = stranger.issue(&["else.example"]);
-        let builder = || ServerConfig::builder_with_provider(provider()).with_protocol_versions(&versions).unwrap();
-        let honest = builder().with_no_client_auth().with_single_cert(issued.der(), issued.key_der()).unwrap();
+        let builder =
+            || ServerConfig::builder_with_provider(provider()).with_protocol_versions(&versions).unwrap();
+        let honest =
+            builder().with_no_client_auth().with_single_cert(issued.der(), issued.key_der()).unwrap();
         connect(&any, honest, "shop.web.svc", Alpn::Http1).await.unwrap();
         // Shows a certificate whose key it does not have.
         let key = provider().key_provider.load_private_key(other.issue(&["x"]).key_der()).unwrap();
@@ -93,7 +96,8 @@ async fn a_pod_that_asks_is_shown_the_certificate() {
     };
     let pod = || {
         let issued = authority.issue(&["shop.web.svc"]);
-        let verifier = WebPkiClientVerifier::builder_with_provider(clients.roots(), provider()).build().unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(clients.roots(), provider()).build().unwrap();
         let builder =
             ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS12]).unwrap();
         builder.with_client_cert_verifier(verifier).with_single_cert(issued.der(), issued.key_der()).unwrap()
@@ -129,7 +133,8 @@ fn one_that_waits_says_for_what() {
 
 #[test]
 fn the_name_is_that_of_the_settings_the_route_or_the_service() {
-    let hosts: Vec<HostMatch> = ["*.example.com", "shop.example.com", "cart.example.com"].map(|h| h.parse().unwrap()).into();
+    let hosts: Vec<HostMatch> =
+        ["*.example.com", "shop.example.com", "cart.example.com"].map(|h| h.parse().unwrap()).into();
     let service = ServiceKey::new("web", "shop");
     let named = |name: &str| UpstreamTls { server_name: Some(name.to_owned()), ..UpstreamTls::default() };
     let name = |tls: &UpstreamTls, hosts: &[HostMatch]| {
