@@ -57,7 +57,7 @@ impl Router {
             admin::check_token_file(token_file)?;
         }
         let certificates = certificates::load(listener_tls(&settings), &settings.routes).await?;
-        let (listeners, admin_listener) = bind(&settings).await?;
+        let (listeners, admin_listener) = bind(&settings, &certificates).await?;
         let access_log = open_access_log(&settings.access_log)?;
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
@@ -104,8 +104,13 @@ impl Router {
         }
         let (say_stop, stop) = Shutdown::new();
         let trusted_proxies = settings.trusted_proxies.clone();
-        let options =
-            GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted), trusted_proxies };
+        let options = GatewayOptions {
+            access_log,
+            refusals,
+            unrouted: Arc::clone(&unrouted),
+            trusted_proxies,
+            connectors: Arc::clone(certificates.connectors()),
+        };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
         let server = Server::new(gateway, Arc::clone(&telemetry), drain);
@@ -211,14 +216,15 @@ async fn first_to_end(tasks: &mut Background) -> &'static str {
 }
 
 /// Binds every address, or tells every one that cannot be bound.
-async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
+async fn bind(
+    settings: &Settings,
+    certificates: &tls::Store,
+) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
     let mut listeners = Vec::new();
     let mut errors = Vec::new();
     for listener in &settings.listeners {
-        match Listener::bind(&listener.name, &listener.address.to_string(), crate::model::Edge::default())
-            .await
-        {
-            Ok(bound) => listeners.push(bound),
+        match Listener::bind(&listener.name, &listener.address.to_string(), listener.edge.clone()).await {
+            Ok(bound) => listeners.push(bound.with_tls(certificates.listener(&listener.name))),
             Err(error) => errors.push(error.to_string()),
         }
     }
@@ -233,9 +239,9 @@ async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListen
 }
 
 /// The listeners that have TLS, by name.
-fn listener_tls(_settings: &Settings) -> BTreeMap<String, ListenerTls> {
-    // A listener has none by its settings yet.
-    BTreeMap::new()
+fn listener_tls(settings: &Settings) -> BTreeMap<String, ListenerTls> {
+    let tls = |listener: &config::Listener| Some((listener.name.clone(), listener.tls.clone()?));
+    settings.listeners.iter().filter_map(tls).collect()
 }
 
 fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>> {
