@@ -230,6 +230,10 @@ impl<D: Downstream> Exchange<'_, D> {
                 Ok(())
             }
             Err(failure) => {
+                if failure.kind().is_some() {
+                    // What has come is the client's, though it is not all.
+                    let _ = relay::flush(self.down, self.alarm, limits.client_write).await;
+                }
                 self.failed(&failure, routed);
                 Err(failure)
             }
