@@ -58,7 +58,7 @@ pub(super) struct Control<'a> {
 
 impl<'a> Control<'a> {
     /// # Errors
-    /// When one of them is there twice, or `Connection` is malformed.
+    /// When one of them is there twice, or `Connection` names too much.
     pub(super) fn of(fields: &[Header<'a>]) -> Result<Self, Refused> {
         let mut found = Self::default();
         for field in fields {
@@ -137,6 +137,8 @@ pub(super) struct Options<'a> {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
+    /// It has something that can be no option, which was passed over.
+    pub(super) malformed: bool,
     named: [&'a [u8]; MOST_NAMED],
     count: usize,
 }
@@ -160,7 +162,8 @@ impl<'a> Options<'a> {
 
     fn name(&mut self, option: &'a [u8]) -> Result<(), Refused> {
         if !option.iter().all(|byte| is_token(*byte)) {
-            return Err(Refused::bad("the Connection field names what cannot be a field"));
+            self.malformed = true;
+            return Ok(());
         }
         // Framing and routing are never of one hop: whoever names them wants somebody to lose them on the way.
         if matches!(Kind::of(option), Kind::Host | Kind::ContentLength | Kind::TransferEncoding) {
@@ -216,7 +219,24 @@ pub(super) fn add_protocols(value: &[u8], out: &mut String) -> Result<(), Refuse
 
 /// What names are written with (RFC 9110 §5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
 }
 
 /// What the tokeniser found, in words.
