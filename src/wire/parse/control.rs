@@ -131,14 +131,17 @@ fn check_coding(value: &[u8]) -> Result<(), Refused> {
     Err(Refused::bad("the Transfer-Encoding is not chunked"))
 }
 
+/// What `Connection` may not do.
+pub(super) const DROPS: Refused = Refused::bad("the Connection field names a field that no hop may drop");
+
 /// What `Connection` says.
 #[derive(Default)]
 pub(super) struct Options<'a> {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
-    /// It has something that can be no option, which was passed over.
-    pub(super) malformed: bool,
+    /// What is wrong with it, where that was passed over.
+    pub(super) wrong: Option<Refused>,
     named: [&'a [u8]; MOST_NAMED],
     count: usize,
 }
@@ -162,12 +165,13 @@ impl<'a> Options<'a> {
 
     fn name(&mut self, option: &'a [u8]) -> Result<(), Refused> {
         if !option.iter().all(|byte| is_token(*byte)) {
-            self.malformed = true;
+            self.wrong = Some(Refused::bad("the Connection field names what cannot be a field"));
             return Ok(());
         }
         // Framing and routing are never of one hop: whoever names them wants somebody to lose them on the way.
         if matches!(Kind::of(option), Kind::Host | Kind::ContentLength | Kind::TransferEncoding) {
-            return Err(Refused::bad("the Connection field names a field that no hop may drop"));
+            self.wrong = Some(DROPS);
+            return Ok(());
         }
         let place = self.named.get_mut(self.count).ok_or(Refused::bad("Connection names too many fields"))?;
         *place = option;

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use http::Method;
 use httparse::{Header, Status};
 
-use super::control::{Control, Kind, Options, add_protocols, is_token, malformed};
+use super::control::{Control, DROPS, Kind, Options, add_protocols, is_token, malformed};
 use super::host::check_authority;
 use super::lines;
 use super::target::{TOO_LONG, normalise_target};
@@ -132,13 +132,13 @@ fn check_connection(options: &Options<'_>) -> Result<(), Refused> {
         "X-Real-IP",
         "X-Request-Id",
     ];
-    if options.malformed {
-        return Err(Refused::bad("the Connection field names what cannot be a field"));
+    if let Some(wrong) = options.wrong {
+        return Err(wrong);
     }
     for name in options.named() {
         let forwarded = name.get(..11).is_some_and(|begin| begin.eq_ignore_ascii_case(b"X-Forwarded"));
         if forwarded || KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept.as_bytes())) {
-            return Err(Refused::bad("the Connection field names a field that no hop may drop"));
+            return Err(DROPS);
         }
     }
     Ok(())

@@ -93,7 +93,8 @@ fn understand(
     Ok((framing, close || framing == Framing::UntilClose))
 }
 
-/// Takes over the fields that are not of this hop. What cannot be understood in `Connection` hides nothing that is.
+/// Takes over the fields that are not of this hop. What is wrong in `Connection` costs no answer: old servers write what is no
+/// option there, and known ones name `Transfer-Encoding`.
 fn take_fields(
     fields: &[Header<'_>],
     control: &Control<'_>,

@@ -151,7 +151,14 @@ fn what_is_of_one_hop_ends_here() {
                 "HTTP/1.1 200 X\nConnection: Keep-Alive, timeout=5; x\nContent-Length: 1\n\n",
                 "HTTP/1.1 200 OK~Content-Length: 1~~",
             ),
-            ("HTTP/1.1 200 X\nConnection: Content-Length\nContent-Length: 1\n\n", "-"),
+            (
+                "HTTP/1.1 200 X\nConnection: Content-Length\nContent-Length: 1\n\n",
+                "HTTP/1.1 200 OK~Content-Length: 1~~",
+            ),
+            (
+                "HTTP/1.1 200 X\nConnection: keep-alive, Transfer-Encoding\nTransfer-Encoding: chunked\n\n",
+                "HTTP/1.1 200 OK~Transfer-Encoding: chunked~~",
+            ),
         ],
     );
     let many = format!("HTTP/1.1 200 X\nConnection: {}\nContent-Length: 1\n\n", "x,".repeat(17));
