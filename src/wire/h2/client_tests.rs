@@ -15,6 +15,7 @@ use crate::wire::{
     Downstream as _, Fields, Length, Piece, RequestHead, ResponseHead, Upstream as _, UpstreamError,
 };
 
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
 type Pod = h2::server::Connection<DuplexStream, Bytes>;
 
 /// A connection to a pod of the `h2` crate.
@@ -207,7 +208,7 @@ async fn what_may_have_been_processed_is_told_apart() {
 
 #[tokio::test]
 async fn answers_that_are_malformed_are_refused() {
-    let cases: [(&[(&str, &str)], &[u8]); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&[(":status", "200"), ("content-length", "5")], b"abc"),
         (&[(":status", "200"), ("connection", "close")], b""),
         (&[(":status", "200"), ("content-length", "1"), ("content-length", "2")], b""),
