@@ -158,7 +158,11 @@ where
         let (parts, body) = request.into_parts();
         let resets = Arc::clone(&self.resets);
         let (exchange, length) = H2Exchange::accept(&parts.headers, body, respond, self.edge, resets);
-        let head = convert::request_head(&parts, self.edge).map(|head| (head, length));
+        let head = convert::request_head(&parts, self.edge).map(|mut head| {
+            // Without a body there is nothing to wait for.
+            head.expects_continue &= length != Length::None;
+            (head, length)
+        });
         self.accepted = self.accepted.saturating_add(1);
         self.quiet_since = None;
         self.tasks.spawn((self.handle)(head, exchange));
