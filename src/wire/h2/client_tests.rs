@@ -419,7 +419,7 @@ async fn relay(asked: (RequestHead, Length), mut exchange: H2Exchange, connectio
 
 /// `h2`'s client, this router's server and client, `h2`'s server: many streams at once, each 1 MiB there and back while both
 /// directions pass, with trailers.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_together_carry_streams_both_ways_at_once() {
     const LENGTH: usize = 1 << 20;
     let (connection, pod, _driver) = connected(h2::server::Builder::new()).await;
