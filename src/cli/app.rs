@@ -195,7 +195,9 @@ async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListen
     let mut listeners = Vec::new();
     let mut errors = Vec::new();
     for listener in &settings.listeners {
-        match Listener::bind(&listener.name, &listener.address.to_string()).await {
+        match Listener::bind(&listener.name, &listener.address.to_string(), crate::model::Edge::default())
+            .await
+        {
             Ok(bound) => listeners.push(bound),
             Err(error) => errors.push(error.to_string()),
         }

@@ -1,0 +1,130 @@
+//! Reading the head of an answer.
+
+use std::mem::MaybeUninit;
+
+use http::{Method, StatusCode};
+use httparse::{Header, Status};
+
+use super::control::{Control, Kind, add_protocols, malformed};
+use super::lines::{self, Head, Limits};
+use super::{Framing, MOST_FIELDS, Parsed};
+use crate::wire::{Refused, ResponseHead, Version};
+
+/// What a pod may send before the body.
+const LIMITS: Limits = Limits {
+    first: (8 * 1024, Refused::bad("the status line is longer than 8 KiB")),
+    fields: (64 * 1024, Refused::bad("the header fields of the answer are larger than 64 KiB")),
+    count: (MOST_FIELDS, Refused::bad("the answer has more than 256 header fields")),
+};
+
+/// Reads the head of an answer to a request of this method from the front of `bytes`; nothing while it is incomplete.
+///
+/// # Errors
+/// When it is malformed, ambiguous, over a limit, or a 101 that was not asked for.
+pub fn response(
+    bytes: &[u8],
+    to: &Method,
+    upgrade_asked: bool,
+    head: &mut ResponseHead,
+) -> Result<Option<Parsed>, Refused> {
+    check_begin(bytes)?;
+    let Head::Whole(_, end) = lines::head(bytes, &LIMITS)? else { return Ok(None) };
+    let mut slots = [MaybeUninit::uninit(); MOST_FIELDS];
+    let mut found = httparse::Response::new(&mut []);
+    let whole = bytes.get(..end).unwrap_or_default();
+    match httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut found, whole, &mut slots)
+        .map_err(malformed)?
+    {
+        Status::Complete(length) if length == end => {}
+        // The tokeniser and the search for line ends disagree. They cannot.
+        Status::Complete(_) | Status::Partial => return Err(Refused::bad("the head is malformed")),
+    }
+    let (framing, close) = understand(&found, to, upgrade_asked, head)?;
+    Ok(Some(Parsed { consumed: end, framing, close }))
+}
+
+/// Refuses at once what cannot become an answer.
+fn check_begin(bytes: &[u8]) -> Result<(), Refused> {
+    let differs = bytes.iter().zip(b"HTTP/1.").any(|(is, should)| is != should);
+    if differs { Err(Refused::bad("the answer is not one of HTTP/1")) } else { Ok(()) }
+}
+
+fn understand(
+    found: &httparse::Response<'_, '_>,
+    to: &Method,
+    upgrade_asked: bool,
+    head: &mut ResponseHead,
+) -> Result<(Framing, bool), Refused> {
+    head.fields.clear();
+    head.upgrade.clear();
+    head.version = if found.version == Some(0) { Version::Http10 } else { Version::Http11 };
+    head.status = found
+        .code
+        .filter(|code| (100..600).contains(code))
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .ok_or(Refused::bad("the status is not a number from 100 to 599"))?;
+    let control = Control::of(found.headers)?;
+    let mut close = control.options.ends(head.version);
+    let asked = control.framing(head.version)?;
+    let framing = if head.status.is_informational() {
+        if control.announces_a_body() {
+            return Err(Refused::bad("an interim answer announces a body"));
+        }
+        Framing::None
+    } else if head.status == StatusCode::NO_CONTENT {
+        // It has no body, and here it says that it has. Whatever comes is not taken for the next answer.
+        close |= control.announces_a_body();
+        Framing::None
+    } else if to == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {
+        Framing::None
+    } else {
+        asked.unwrap_or(Framing::UntilClose)
+    };
+    take_fields(found.headers, &control, to, head)?;
+    check_upgrade(upgrade_asked, &control, head)?;
+    Ok((framing, close || framing == Framing::UntilClose))
+}
+
+/// Takes over the fields that are not of this hop.
+fn take_fields(
+    fields: &[Header<'_>],
+    control: &Control<'_>,
+    to: &Method,
+    head: &mut ResponseHead,
+) -> Result<(), Refused> {
+    let says_a_length = head.status == StatusCode::NOT_MODIFIED
+        || (to == Method::HEAD && !head.status.is_informational() && head.status != StatusCode::NO_CONTENT);
+    let switching = head.status == StatusCode::SWITCHING_PROTOCOLS && control.options.upgrade;
+    for Header { name, value } in fields {
+        match Kind::of(name.as_bytes()) {
+            Kind::ContentLength if !says_a_length => {}
+            Kind::Connection | Kind::Hop | Kind::Te | Kind::TransferEncoding => {}
+            Kind::Upgrade if switching => add_protocols(value, &mut head.upgrade)?,
+            Kind::Upgrade => {}
+            Kind::ContentLength | Kind::Expect | Kind::Host | Kind::Other => {
+                if !control.options.names(name.as_bytes()) {
+                    head.fields.append(name, value);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A 101 says to what is switched, and comes to who asked.
+fn check_upgrade(asked: bool, control: &Control<'_>, head: &ResponseHead) -> Result<(), Refused> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    if !asked {
+        return Err(Refused::bad("the answer switches protocols, which nobody asked for"));
+    }
+    if head.version == Version::Http10 || !control.options.upgrade {
+        return Err(Refused::bad("the answer switches protocols and does not say so in Connection"));
+    }
+    if head.upgrade.is_empty() || head.upgrade.contains(',') {
+        return Err(Refused::bad("the answer does not say to which one protocol it switches"));
+    }
+    Ok(())
+}
