@@ -213,9 +213,9 @@ async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListen
 }
 
 /// The listeners that have TLS, by name.
-fn listener_tls(_settings: &Settings) -> BTreeMap<String, ListenerTls> {
-    // A listener has none by its settings yet.
-    BTreeMap::new()
+fn listener_tls(settings: &Settings) -> BTreeMap<String, ListenerTls> {
+    let with_tls = settings.listeners.iter().filter_map(|l| Some((l.name.clone(), l.tls.clone()?)));
+    with_tls.collect()
 }
 
 fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>> {

@@ -2,6 +2,7 @@
 //! (contract §2 `tls`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::ServerName;
@@ -19,7 +20,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::support::apiserver::{ApiServer, USER};
-use crate::support::certificates::{Authority, Issued};
+use crate::support::certificates::{Authority, Issued, base64};
+use crate::support::stack::{cluster_config, start_router};
 use crate::support::watching::QUICK;
 use crate::support::{PATIENCE, eventually};
 
@@ -371,4 +373,82 @@ async fn a_renewed_secret_reaches_new_connections_and_open_ones_go_on() {
     talk(&mut connect(address, &next).await.unwrap()).await;
     talk(&mut open).await;
     serving.abort();
+}
+
+/// A config whose listener and route take what they need from Secrets.
+fn config(kubeconfig: &Path, folder: &Path, route_tls: &str) -> String {
+    let routes =
+        format!("  - {{name: shop, service: web/shop, port: 80, versions: [{{name: v1}}]{route_tls}}}\n");
+    cluster_config(kubeconfig, folder, &routes).replace(
+        "address: '127.0.0.1:0'}]",
+        "address: '127.0.0.1:0', tls: {certificates: [{secret: web/shop-tls}]}}]",
+    )
+}
+
+#[tokio::test]
+async fn a_router_follows_the_secrets_that_its_config_names_and_tells_of_them() {
+    let api = ApiServer::start().await;
+    let kubeconfig = api.kubeconfig();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("serinus.yaml");
+    std::fs::write(&file, config(&kubeconfig, folder.path(), "")).unwrap();
+    let router = start_router(file.clone()).await;
+    let problems = || router.control().problems().iter().map(|p| format!("{p}\n")).collect::<String>();
+    let problem = async |needle: &str, there: bool| {
+        eventually(needle, || (problems().contains(needle) == there).then_some(())).await;
+    };
+    problem("listener `web`: there is no Secret web/shop-tls", true).await;
+
+    let authority = Authority::new("a");
+    api.apply(authority.issue(&["shop.example"]).secret("web", "shop-tls"));
+    problem("Secret web/shop-tls", false).await;
+    let sample = "serinus_certificate_expiry_seconds{listener=\"web\",source=\"secret:web/shop-tls\"} ";
+    let expires = || {
+        let text = router.telemetry().text();
+        text.lines().find_map(|line| line.strip_prefix(sample)?.parse::<u64>().ok())
+    };
+    // The end of 4095, which is what a certificate has here that says nothing else.
+    let ends = eventually("the metric", expires).await;
+    assert!((67_000_000_000..68_000_000_000).contains(&ends), "{ends}");
+
+    // A route that comes with a reload wants another.
+    assert!(!api.requests().iter().any(|seen| seen.fields.as_deref() == Some("metadata.name=pods-ca")));
+    std::fs::write(&file, config(&kubeconfig, folder.path(), ", upstreamTls: {caSecret: web/pods-ca}"))
+        .unwrap();
+    problem("`upstreamTls` of a route: there is no Secret web/pods-ca", true).await;
+    api.apply(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pods-ca", "namespace": "web"},
+        "data": {"ca.crt": base64("no certificate")},
+    }));
+    problem("`ca.crt` of Secret web/pods-ca has no certificate", true).await;
+    // One that goes with a reload is no problem any more.
+    std::fs::write(&file, config(&kubeconfig, folder.path(), "")).unwrap();
+    problem("web/pods-ca", false).await;
+    api.deny("list", "secrets");
+    api.deny("watch", "secrets");
+    api.cut_watches();
+    problem("forbids to `system:serviceaccount:serinus:serinus` to watch secrets named shop-tls", true).await;
+    assert!(expires().is_some(), "it stays in use");
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_does_not_start_with_certificate_files_that_cannot_be_used_and_says_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let (one, other) = (authority.issue(&["a.example"]), authority.issue(&["a.example"]));
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("a.crt"), &one.chain).unwrap();
+    std::fs::write(path("a.key"), &other.key).unwrap();
+    let text = format!(
+        "listeners: [{{name: web, address: '127.0.0.1:0', tls: {{certificates: [{{certFile: {0}/a.crt, keyFile: \
+         {0}/a.key}}, {{certFile: {0}/b.crt, keyFile: {0}/b.key}}]}}}}]\n\
+         admin: {{address: '127.0.0.1:0'}}\ndiscovery: {{static: {{}}}}\nroutes: []\n",
+        folder.path().display()
+    );
+    let settings = serinus::config::parse("serinus.yaml", &text).unwrap_or_else(|e| panic!("{e}"));
+    let error = serinus::cli::app::Router::start(settings, None).await.unwrap_err().to_string();
+    for needle in ["a.key does not fit the certificate in", "b.crt cannot be read", "b.key cannot be read"] {
+        assert!(error.contains(needle), "{needle}: {error}");
+    }
 }
