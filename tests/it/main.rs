@@ -25,4 +25,6 @@ mod simulation;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod walkthrough;

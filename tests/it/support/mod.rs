@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub(crate) mod apiserver;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod process;
