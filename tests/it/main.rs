@@ -21,6 +21,8 @@ mod process;
 #[cfg(test)]
 mod real_cluster;
 #[cfg(test)]
+mod seeds;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod support;
