@@ -7,6 +7,8 @@ mod admin_cli;
 #[cfg(test)]
 mod attack;
 #[cfg(test)]
+mod control_plane;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod docs;
@@ -22,6 +24,8 @@ mod mistakes;
 mod process;
 #[cfg(test)]
 mod real_cluster;
+#[cfg(test)]
+mod rolling;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
