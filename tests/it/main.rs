@@ -23,6 +23,8 @@ mod mistakes;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod process_faults;
+#[cfg(test)]
 mod real_cluster;
 #[cfg(test)]
 mod rolling;

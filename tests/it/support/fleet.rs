@@ -23,6 +23,8 @@ pub(crate) struct Fleet {
     kubeconfig: TempPath,
     /// Addresses of pods that are gone, which later pods get: as in a cluster, an address has many pods in its life.
     freed: Arc<Mutex<VecDeque<IpAddr>>>,
+    /// Pods that have left: the ledger still hears of what comes to their last connections.
+    gone: VecDeque<Pod>,
 }
 
 /// So many addresses rest before the first of them is used again.
@@ -42,7 +44,7 @@ impl Fleet {
         });
         cluster.load(yaml);
         let folder = tempfile::tempdir().unwrap();
-        let mut fleet = Self { cluster, pods: BTreeMap::new(), ledger: Arc::default(), folder, kubeconfig, freed };
+        let mut fleet = Self { cluster, pods: BTreeMap::new(), ledger: Arc::default(), folder, kubeconfig, freed, gone: VecDeque::new() };
         fleet.start_pods().await;
         fleet
     }
@@ -79,6 +81,10 @@ impl Fleet {
         self.cluster.remove(pod);
         if let Some(gone) = self.pods.remove(pod) {
             self.freed.lock().unwrap().push_back(gone.address.ip());
+            self.gone.extend(Some(gone).filter(Pod::is_leaving));
+            if self.gone.len() > RESTING {
+                self.gone.pop_front();
+            }
         }
     }
 }

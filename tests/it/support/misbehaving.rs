@@ -209,6 +209,11 @@ impl Pod {
         }
     }
 
+    /// Whether it was told to leave: its port is closed, and connections may still be at their end.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.word.borrow() != Word::Stay
+    }
+
     /// What SIGKILL does: every connection is reset and the port closed, in the midst of whatever there is.
     pub(crate) async fn kill(&mut self) {
         self.accepting.abort();
