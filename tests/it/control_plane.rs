@@ -371,7 +371,8 @@ async fn hand_made() -> (ApiServer, Router, tempfile::TempDir) {
     let kubeconfig = api.kubeconfig();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("serinus.yaml");
-    let route = "  - {name: shop, service: web/shop, port: 80, versions: [{name: all, selector: 'app=shop'}]}\n";
+    let route =
+        "  - {name: shop, service: web/shop, port: 80, versions: [{name: all, selector: 'app=shop'}]}\n";
     std::fs::write(&file, cluster_config(&kubeconfig, folder.path(), route)).unwrap();
     (api, start_router(file).await, folder)
 }

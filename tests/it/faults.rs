@@ -119,13 +119,38 @@ fn after_the_answer() -> Vec<Scenario> {
         scenario("Connection: close, and closed", PODS, AnswerThenEnd(End::Fin, Told::Yes), Excuse::Nothing),
         scenario("Connection: close, and reset", PODS, AnswerThenEnd(End::Reset, Told::Yes), Excuse::Nothing),
         scenario("closed without a word", PODS, AnswerThenEnd(End::Fin, Told::No), Excuse::Nothing),
-        scenario("closed for good without a word", PODS, AnswerThenEnd(End::Close, Told::No), Excuse::Nothing),
+        scenario(
+            "closed for good without a word",
+            PODS,
+            AnswerThenEnd(End::Close, Told::No),
+            Excuse::Nothing,
+        ),
         scenario("reset without a word", PODS, AnswerThenEnd(End::Reset, Told::No), Excuse::Nothing),
         scenario("idle connections closed after 1 ms", PODS, AnswerThenIdle(MS, End::Fin), Excuse::Nothing),
-        scenario("idle connections closed for good after 1 ms", PODS, AnswerThenIdle(MS, End::Close), Excuse::Nothing),
-        scenario("idle connections reset after 3 ms", PODS, AnswerThenIdle(3 * MS, End::Reset), Excuse::Nothing),
-        scenario("closed at the first byte of the next request", PODS, AnswerThenEndAtNext(End::Fin), Excuse::Nothing),
-        scenario("reset at the first byte of the next request", PODS, AnswerThenEndAtNext(End::Reset), Excuse::Nothing),
+        scenario(
+            "idle connections closed for good after 1 ms",
+            PODS,
+            AnswerThenIdle(MS, End::Close),
+            Excuse::Nothing,
+        ),
+        scenario(
+            "idle connections reset after 3 ms",
+            PODS,
+            AnswerThenIdle(3 * MS, End::Reset),
+            Excuse::Nothing,
+        ),
+        scenario(
+            "closed at the first byte of the next request",
+            PODS,
+            AnswerThenEndAtNext(End::Fin),
+            Excuse::Nothing,
+        ),
+        scenario(
+            "reset at the first byte of the next request",
+            PODS,
+            AnswerThenEndAtNext(End::Reset),
+            Excuse::Nothing,
+        ),
         scenario("408 on idle connections", PODS, AnswerThenTimeout(20 * MS), Excuse::Nothing),
         Scenario {
             conduct: every(10, AnswerThenEnd(End::Close, Told::No)),
@@ -169,7 +194,8 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let ledger = Arc::default();
     let mut pods = Vec::new();
     for number in 0..PODS {
-        let script = if number < scenario.bad { Arc::clone(&scenario.conduct) } else { always(Conduct::Answer) };
+        let script =
+            if number < scenario.bad { Arc::clone(&scenario.conduct) } else { always(Conduct::Answer) };
         pods.push(Pod::start((loopback_address(), 0).into(), &ledger, script).await);
     }
     let (router, _folder) = router(&config(pods.iter().map(|pod| pod.address), scenario.route)).await;
@@ -217,8 +243,13 @@ fn judge(name: &str, excuse: Excuse, outcome: &Outcome) -> Vec<String> {
             wrong.push(format!("{name}: {count} {what}: {first}"));
         }
     };
-    say("POSTs were sent twice", outcome.repeated_posts.len(), format!("{:?}", outcome.repeated_posts.first()));
-    let all = outcome.failed_gets.iter().chain(&outcome.failed_sent_posts).chain(&outcome.failed_unseen_posts);
+    say(
+        "POSTs were sent twice",
+        outcome.repeated_posts.len(),
+        format!("{:?}", outcome.repeated_posts.first()),
+    );
+    let all =
+        outcome.failed_gets.iter().chain(&outcome.failed_sent_posts).chain(&outcome.failed_unseen_posts);
     let mixed: Vec<_> = all.filter(|failed| failed.why.starts_with("the answer of another")).collect();
     say("requests got the answer of another", mixed.len(), format!("{:?}", mixed.first()));
     let late = outcome.slowest > Duration::from_secs(5);
@@ -351,7 +382,8 @@ async fn replace_pods(requests: u64, departures: &[Departure]) -> (Outcome, usiz
         // One more of the present template, which the oldest then makes room for.
         fleet.cluster.scale("default/testpage", 7);
         fleet.start_pods().await;
-        eventually("the new pod is known", || (usable(&router, "testpage", 0).len() == 7).then_some(())).await;
+        eventually("the new pod is known", || (usable(&router, "testpage", 0).len() == 7).then_some(()))
+            .await;
         match departure {
             Departure::Announced => fleet.cluster.begin_delete(&leaving),
             Departure::Told => fleet.leave(&leaving, Told::Yes).await,

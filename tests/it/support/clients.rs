@@ -201,6 +201,7 @@ impl Shared {
 
 /// The sum of a counter's samples.
 pub(crate) fn sum(metrics: &str, name: &str) -> u64 {
-    let samples = metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
+    let samples =
+        metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
     samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::{TempDir, TempPath};
 
 use super::apiserver::ApiServer;
 use super::cluster::{Cluster, PodInfo, loopback_address};
-use super::misbehaving::{Ledger, Pod, Told};
+use super::misbehaving::{Conduct, Ledger, Pod, Told};
 use super::stack::{POD_PORT, cluster_config};
 
 /// A cluster and its pods.
@@ -27,6 +28,8 @@ pub(crate) struct Fleet {
     gone: VecDeque<Pod>,
 }
 
+/// How long a slow answer takes.
+const SLOW: Duration = Duration::from_millis(20);
 /// So many addresses rest before the first of them is used again.
 const RESTING: usize = 16;
 
@@ -44,7 +47,15 @@ impl Fleet {
         });
         cluster.load(yaml);
         let folder = tempfile::tempdir().unwrap();
-        let mut fleet = Self { cluster, pods: BTreeMap::new(), ledger: Arc::default(), folder, kubeconfig, freed, gone: VecDeque::new() };
+        let mut fleet = Self {
+            cluster,
+            pods: BTreeMap::new(),
+            ledger: Arc::default(),
+            folder,
+            kubeconfig,
+            freed,
+            gone: VecDeque::new(),
+        };
         fleet.start_pods().await;
         fleet
     }
@@ -61,7 +72,7 @@ impl Fleet {
         for pod in self.cluster.all_pods() {
             if let Entry::Vacant(vacant) = self.pods.entry(path(&pod)) {
                 let port = pod.ports.first().map_or(POD_PORT, |(_, port)| *port);
-                vacant.insert(Pod::good((pod.ip, port).into(), &self.ledger).await);
+                vacant.insert(Pod::start((pod.ip, port).into(), &self.ledger, Arc::new(usual)).await);
             }
         }
     }
@@ -87,6 +98,11 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Answers, and every seventh request takes a while: some are under way whenever a pod leaves.
+fn usual(connection: u64, request: u64) -> Conduct {
+    if (connection + request).is_multiple_of(7) { Conduct::AnswerAfter(SLOW) } else { Conduct::Answer }
 }
 
 fn path(pod: &PodInfo) -> String {

@@ -258,8 +258,14 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>, heard: watch::Receiver
         let _ = socket.set_nodelay(true);
         // Whatever ends without another word is reset.
         let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
-        let connection =
-            Connection { socket, inner: Arc::clone(&inner), heard: heard.clone(), number, buffer: Vec::new(), noted: false };
+        let connection = Connection {
+            socket,
+            inner: Arc::clone(&inner),
+            heard: heard.clone(),
+            number,
+            buffer: Vec::new(),
+            noted: false,
+        };
         connections.spawn(connection.run());
     };
     let mut told = heard.clone();
@@ -307,15 +313,15 @@ enum Rest {
 
 impl Connection {
     async fn run(mut self) {
-        match self.inner.conduct(self.number, 0) {
-            Conduct::EndAtOnce(end) => return self.end(end).await,
-            Conduct::EndUnread(end) => {
-                if self.peek().await.is_some() {
-                    self.end(end).await;
-                }
-                return;
+        let first = self.inner.conduct(self.number, 0);
+        if let Conduct::EndAtOnce(end) = first {
+            return self.end(end).await;
+        }
+        if let Conduct::EndUnread(end) = first {
+            if self.peek().await.is_some() {
+                self.end(end).await;
             }
-            _ => {}
+            return;
         }
         let mut patience = None;
         for request in 1.. {
@@ -344,7 +350,8 @@ impl Connection {
                 let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
                 let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
                 let chunked = text.contains("\r\ntransfer-encoding:");
-                let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+                let length =
+                    text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
                 return Ok((head, if chunked { None } else { Some(length.unwrap_or(0)) }));
             }
             let idle = self.buffer.is_empty();
@@ -384,7 +391,12 @@ impl Connection {
     }
 
     /// Does what it does with a request. Nothing when the connection ends; else how long to wait for another request.
-    async fn serve(&mut self, conduct: Conduct, id: &str, length: Option<usize>) -> Option<Option<(Duration, End)>> {
+    async fn serve(
+        &mut self,
+        conduct: Conduct,
+        id: &str,
+        length: Option<usize>,
+    ) -> Option<Option<(Duration, End)>> {
         let leaving = *self.heard.borrow() == Word::Leave(Told::Yes);
         let act = Act::of(conduct, id, leaving);
         if act.body == Body::First {
@@ -511,13 +523,17 @@ impl Act {
             Conduct::AnswerThenTimeout(after) => act(good, Then::Timeout(after)),
             Conduct::EndAfterHead(end) => Self { body: Body::Never, ..cut(String::new(), end) },
             Conduct::EndInHead(end) => cut("HTTP/1.1 200 OK\r\nContent-Le".to_owned(), end),
-            Conduct::EndInBody(end) => cut(format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{id}"), end),
+            Conduct::EndInBody(end) => {
+                cut(format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{id}"), end)
+            }
             Conduct::EndInChunks(end) => cut(format!("{chunked}\r\n3\r\nabc\r\n40\r\n{id}"), end),
             Conduct::Hang => Self { whole: false, ..act(String::new(), Then::Hang) },
             Conduct::Drip => Self { dripping: true, ..act(good, Then::Keep) },
             Conduct::Garbage => cut("\u{1}\u{2}{\"this\": \"is no HTTP\"}\r\n\r\n".to_owned(), End::Fin),
             Conduct::TooLong => act(format!("{good}and more\r\n\r\n"), Then::Keep),
-            Conduct::Twice => act(format!("{good}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"), Then::Keep),
+            Conduct::Twice => {
+                act(format!("{good}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"), Then::Keep)
+            }
             Conduct::Interims(count) => {
                 act("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".repeat(count) + &good, Then::Keep)
             }
@@ -544,7 +560,8 @@ pub(crate) struct Deaf {
 impl Deaf {
     pub(crate) fn start(address: SocketAddr) -> Self {
         let stream = || {
-            let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
+            let socket =
+                socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
             socket.unwrap()
         };
         let listener = stream();
