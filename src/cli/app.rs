@@ -17,7 +17,7 @@ use crate::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown, w
 use crate::routing::tally::Unrouted;
 use crate::state::SavedState;
 use crate::telemetry::{AccessLog, Telemetry};
-use crate::tls::{self, FileWatch};
+use crate::tls;
 
 use super::certificates;
 
@@ -27,7 +27,7 @@ const REFUSALS: usize = 256;
 const CLUSTER_EVENTS: usize = 256;
 
 /// What runs beside the listeners, by name, and ends only with the router.
-type Background = Vec<(&'static str, JoinHandle<()>)>;
+pub(super) type Background = Vec<(&'static str, JoinHandle<()>)>;
 
 /// A running router.
 #[derive(Debug)]
@@ -41,8 +41,6 @@ pub struct Router {
     server: JoinHandle<usize>,
     admin_server: JoinHandle<()>,
     background: Background,
-    certificates: Arc<tls::Store>,
-    _certificate_files: FileWatch,
 }
 
 impl Router {
@@ -57,13 +55,12 @@ impl Router {
             admin::check_token_file(token_file)?;
         }
         let certificates = certificates::load(listener_tls(&settings), &settings.routes).await?;
-        let (listeners, admin_listener) = bind(&settings).await?;
+        let (listeners, admin_listener) = bind(&settings, &certificates).await?;
         let access_log = open_access_log(&settings.access_log)?;
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
         let (state_file, saved, state_problems) = open_state(&settings.state)?;
-        let certificate_files = certificates.follow_files()?;
-        // Nothing fails from here on, save the thread that watches the config file.
+        // Nothing fails from here on, save the threads that watch files.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
             saved,
@@ -73,23 +70,14 @@ impl Router {
         state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
         control.set_problems("state", state_problems).await;
         let mut background: Background = vec![("the control task", control_task)];
-        let reporting = certificates::report(certificates.clone(), control.clone(), Arc::clone(&telemetry));
-        background.push(("the report of certificates", tokio::spawn(reporting)));
+        background.extend(certificates::follow(&certificates, cluster.as_ref(), &control, &telemetry)?);
         if let Some(file) = file {
             telemetry.config_loaded(&file.display().to_string(), settings.routes.len());
-            let following = follow_config(
-                file,
-                settings.clone(),
-                control.clone(),
-                Arc::clone(&certificates),
-                Arc::clone(&telemetry),
-            )?;
+            let (control, telemetry) = (control.clone(), Arc::clone(&telemetry));
+            let following = follow_config(file, settings.clone(), control, certificates.clone(), telemetry)?;
             background.push(("the watch of the config file", tokio::spawn(following)));
         }
         if let Some(client) = cluster {
-            let following =
-                certificates::follow_secrets(client.clone(), certificates.clone(), Arc::clone(&telemetry));
-            background.push(("the watch of Secrets", tokio::spawn(following)));
             background.extend(follow_cluster(client, &control, &telemetry));
         }
         let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -104,8 +92,13 @@ impl Router {
         }
         let (say_stop, stop) = Shutdown::new();
         let trusted_proxies = settings.trusted_proxies.clone();
-        let options =
-            GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted), trusted_proxies };
+        let options = GatewayOptions {
+            access_log,
+            refusals,
+            unrouted: Arc::clone(&unrouted),
+            trusted_proxies,
+            connectors: Arc::clone(certificates.connectors()),
+        };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
         let server = Server::new(gateway, Arc::clone(&telemetry), drain);
@@ -132,8 +125,6 @@ impl Router {
             server,
             admin_server,
             background,
-            certificates,
-            _certificate_files: certificate_files,
         })
     }
 
@@ -159,12 +150,6 @@ impl Router {
     #[must_use]
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
-    }
-
-    /// The router's certificates.
-    #[must_use]
-    pub fn certificates(&self) -> &Arc<tls::Store> {
-        &self.certificates
     }
 
     /// Waits until a part of the router ends that should not, which a fault in it does, and names it. Requests go on, but
@@ -211,14 +196,15 @@ async fn first_to_end(tasks: &mut Background) -> &'static str {
 }
 
 /// Binds every address, or tells every one that cannot be bound.
-async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
+async fn bind(
+    settings: &Settings,
+    certificates: &tls::Store,
+) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
     let mut listeners = Vec::new();
     let mut errors = Vec::new();
     for listener in &settings.listeners {
-        match Listener::bind(&listener.name, &listener.address.to_string(), crate::model::Edge::default())
-            .await
-        {
-            Ok(bound) => listeners.push(bound),
+        match Listener::bind(&listener.name, &listener.address.to_string(), listener.edge.clone()).await {
+            Ok(bound) => listeners.push(bound.with_tls(certificates.listener(&listener.name))),
             Err(error) => errors.push(error.to_string()),
         }
     }
@@ -233,9 +219,9 @@ async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListen
 }
 
 /// The listeners that have TLS, by name.
-fn listener_tls(_settings: &Settings) -> BTreeMap<String, ListenerTls> {
-    // A listener has none by its settings yet.
-    BTreeMap::new()
+fn listener_tls(settings: &Settings) -> BTreeMap<String, ListenerTls> {
+    let tls = |listener: &config::Listener| Some((listener.name.clone(), listener.tls.clone()?));
+    settings.listeners.iter().filter_map(tls).collect()
 }
 
 fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>> {

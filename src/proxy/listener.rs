@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::Edge;
 use crate::telemetry::Telemetry;
+use crate::tls::ListenerCertificates;
 
 use super::Gateway;
 use super::connection::{self, Client, Site};
@@ -34,6 +35,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     edge: Arc<Edge>,
+    certificates: Option<Arc<ListenerCertificates>>,
 }
 
 /// Why a listener could not be bound.
@@ -63,7 +65,13 @@ impl Listener {
         let address = addresses.next().ok_or_else(missing)?;
         let socket = listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { name: name.to_owned(), socket, address, edge: Arc::new(edge) })
+        Ok(Self { name: name.to_owned(), socket, address, edge: Arc::new(edge), certificates: None })
+    }
+
+    /// The same listener, speaking TLS with these.
+    #[must_use]
+    pub fn with_tls(self, certificates: Option<Arc<ListenerCertificates>>) -> Self {
+        Self { certificates, ..self }
     }
 
     /// Its name.
@@ -154,7 +162,10 @@ impl Server {
         for listener in listeners {
             let accept = Accept {
                 gateway: Arc::clone(&self.gateway),
-                site: Arc::new(Site { edge: Arc::clone(&listener.edge) }),
+                site: Arc::new(Site {
+                    edge: Arc::clone(&listener.edge),
+                    certificates: listener.certificates.clone(),
+                }),
                 open: self.telemetry.connections(&listener.name),
                 errors: self.telemetry.accept_errors(&listener.name),
                 places: Arc::new(Semaphore::new(listener.edge.connections)),
@@ -229,11 +240,11 @@ impl Accept {
 
     fn serve(&self, Accepted { socket, peer, place }: Accepted) {
         let (gateway, leave) = (Arc::clone(&self.gateway), self.leave.clone());
-        let client = Client { peer: peer.ip().to_canonical(), site: Arc::clone(&self.site) };
+        let client = Client::new(peer.ip().to_canonical(), Arc::clone(&self.site));
         let open = OpenConnection::new(&self.open);
         self.connections.spawn(async move {
             let _open = (open, place);
-            connection::serve(&gateway, client, socket, leave).await;
+            connection::serve(gateway, client, socket, leave).await;
         });
     }
 }

@@ -8,6 +8,7 @@
 //! A request keeps the [`Route`](crate::routing::Route) it started with, retries included, whatever is published meanwhile.
 
 mod answer;
+mod connect;
 mod connection;
 mod exchange;
 mod failure;
