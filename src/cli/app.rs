@@ -12,11 +12,14 @@ use crate::admin::{self, AdminListener, AdminOptions};
 use crate::config::{self, ConfigErrors, Discovery, Settings, StateStore};
 use crate::control::{self, Control, RoutesConfig, StateFile};
 use crate::kubernetes::{self, ClusterAccess, WatchEvent};
-use crate::model::{Problem, ServiceKey, StaticEndpoint};
+use crate::model::{ListenerTls, Problem, ServiceKey, StaticEndpoint};
 use crate::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown, watch_refusals};
 use crate::routing::tally::Unrouted;
 use crate::state::SavedState;
 use crate::telemetry::{AccessLog, Telemetry};
+use crate::tls::{self, FileWatch};
+
+use super::certificates;
 
 /// How many refused connections may wait to be looked at.
 const REFUSALS: usize = 256;
@@ -38,24 +41,28 @@ pub struct Router {
     server: JoinHandle<usize>,
     admin_server: JoinHandle<()>,
     background: Background,
+    certificates: Arc<tls::Store>,
+    _certificate_files: FileWatch,
 }
 
 impl Router {
     /// Starts a router with these settings; `file` is where they came from, to be watched for changes.
     ///
     /// # Errors
-    /// When an address cannot be listened on, the state file or the token file cannot be used, or there is no way to the
-    /// cluster: each says what to do.
+    /// When an address cannot be listened on, a listener's certificate, the state file or the token file cannot be used, or
+    /// there is no way to the cluster: each says what to do.
     pub async fn start(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Self> {
         let telemetry = Arc::new(Telemetry::new()?);
         if let Some(token_file) = &settings.admin.token_file {
             admin::check_token_file(token_file)?;
         }
-        let (listeners, admin_listener) = bind(&settings).await?;
+        let certificates = certificates::load(listener_tls(&settings), &settings.routes).await?;
+        let (listeners, admin_listener) = bind(&settings, &certificates).await?;
         let access_log = open_access_log(&settings.access_log)?;
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
         let (state_file, saved, state_problems) = open_state(&settings.state)?;
+        let certificate_files = certificates.follow_files()?;
         // Nothing fails from here on, save the thread that watches the config file.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
@@ -66,12 +73,23 @@ impl Router {
         state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
         control.set_problems("state", state_problems).await;
         let mut background: Background = vec![("the control task", control_task)];
+        let reporting = certificates::report(certificates.clone(), control.clone(), Arc::clone(&telemetry));
+        background.push(("the report of certificates", tokio::spawn(reporting)));
         if let Some(file) = file {
             telemetry.config_loaded(&file.display().to_string(), settings.routes.len());
-            let following = follow_config(file, settings.clone(), control.clone(), Arc::clone(&telemetry))?;
+            let following = follow_config(
+                file,
+                settings.clone(),
+                control.clone(),
+                Arc::clone(&certificates),
+                Arc::clone(&telemetry),
+            )?;
             background.push(("the watch of the config file", tokio::spawn(following)));
         }
         if let Some(client) = cluster {
+            let following =
+                certificates::follow_secrets(client.clone(), certificates.clone(), Arc::clone(&telemetry));
+            background.push(("the watch of Secrets", tokio::spawn(following)));
             background.extend(follow_cluster(client, &control, &telemetry));
         }
         let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -86,8 +104,13 @@ impl Router {
         }
         let (say_stop, stop) = Shutdown::new();
         let trusted_proxies = settings.trusted_proxies.clone();
-        let options =
-            GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted), trusted_proxies };
+        let options = GatewayOptions {
+            access_log,
+            refusals,
+            unrouted: Arc::clone(&unrouted),
+            trusted_proxies,
+            connectors: Arc::clone(certificates.connectors()),
+        };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
         let server = Server::new(gateway, Arc::clone(&telemetry), drain);
@@ -114,6 +137,8 @@ impl Router {
             server,
             admin_server,
             background,
+            certificates,
+            _certificate_files: certificate_files,
         })
     }
 
@@ -139,6 +164,12 @@ impl Router {
     #[must_use]
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
+    }
+
+    /// The router's certificates.
+    #[must_use]
+    pub fn certificates(&self) -> &Arc<tls::Store> {
+        &self.certificates
     }
 
     /// Waits until a part of the router ends that should not, which a fault in it does, and names it. Requests go on, but
@@ -185,12 +216,15 @@ async fn first_to_end(tasks: &mut Background) -> &'static str {
 }
 
 /// Binds every address, or tells every one that cannot be bound.
-async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
+async fn bind(
+    settings: &Settings,
+    certificates: &tls::Store,
+) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
     let mut listeners = Vec::new();
     let mut errors = Vec::new();
     for listener in &settings.listeners {
-        match Listener::bind(&listener.name, &listener.address.to_string()).await {
-            Ok(bound) => listeners.push(bound),
+        match Listener::bind(&listener.name, &listener.address.to_string(), listener.edge.clone()).await {
+            Ok(bound) => listeners.push(bound.with_tls(certificates.listener(&listener.name))),
             Err(error) => errors.push(error.to_string()),
         }
     }
@@ -202,6 +236,12 @@ async fn bind(settings: &Settings) -> anyhow::Result<(Vec<Listener>, AdminListen
             Err(anyhow::anyhow!(errors.join("\n")))
         }
     }
+}
+
+/// The listeners that have TLS, by name.
+fn listener_tls(settings: &Settings) -> BTreeMap<String, ListenerTls> {
+    let tls = |listener: &config::Listener| Some((listener.name.clone(), listener.tls.clone()?));
+    settings.listeners.iter().filter_map(tls).collect()
 }
 
 fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>> {
@@ -268,6 +308,8 @@ fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc
                 WatchEvent::Recovered { namespace, kind } => {
                     control.trouble(namespace, kind, Vec::new()).await
                 }
+                // They have a watch of their own.
+                WatchEvent::Secret { .. } => {}
                 WatchEvent::Objects { namespace, kind, problems } => {
                     let problems = problems.into_iter().map(|p| p.problem).collect();
                     control.bad_objects(namespace, kind, problems).await;
@@ -283,6 +325,7 @@ fn follow_config(
     file: PathBuf,
     mut running: Settings,
     control: Control,
+    certificates: Arc<tls::Store>,
     telemetry: Arc<Telemetry>,
 ) -> std::io::Result<impl Future<Output = ()>> {
     let mut contents = config::watch(&file)?;
@@ -306,6 +349,8 @@ fn follow_config(
                     }
                     telemetry.config_loaded(&shown, settings.routes.len());
                     problems.iter().for_each(|problem| telemetry.problem_found(problem));
+                    // First: a route that comes into force may need them at once.
+                    certificates::want(&certificates, &settings.routes).await;
                     control.config(routes_config(&settings)).await;
                     control.set_problems("config", problems).await;
                     running = settings;

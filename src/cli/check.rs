@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Discovery, Settings};
-use crate::model::{RouteSpec, Timestamp};
+use crate::config::{self, Discovery, Listener, Settings};
+use crate::model::{Balance, ClientAuth, Edge, HashKey, MinTls, Protocol, RouteSpec, Timestamp, Traffic};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::Desired;
 
@@ -89,7 +89,83 @@ fn write_routes(settings: &Settings, out: &mut dyn Write) -> std::io::Result<()>
     };
     align_right(&mut table, [4]);
     write_table(&table, out)?;
+    let listeners = settings.listeners.iter().filter_map(|l| Some((&l.name, listener(l)?)));
+    for (i, (name, said)) in listeners.enumerate() {
+        let line_end = if i == 0 { "\n" } else { "" };
+        writeln!(out, "{line_end}Listener {name}: {said}")?;
+    }
+    let carried = settings.routes.iter().filter_map(|route| Some((&route.name, carried(route)?)));
+    for (i, (name, said)) in carried.enumerate() {
+        let line_end = if i == 0 { "\n" } else { "" };
+        writeln!(out, "{line_end}Route {name}: {said}")?;
+    }
     writeln!(out, "\nThe config is valid: {routes}, {found}.")
+}
+
+/// What is special about a listener.
+fn listener(listener: &Listener) -> Option<String> {
+    let Edge { redirect, proxy_protocol, .. } = &listener.edge;
+    let tls = listener.tls.as_ref().map(|tls| {
+        let oldest = match tls.min_version {
+            MinTls::Tls12 => "1.2",
+            MinTls::Tls13 => "1.3",
+        };
+        let certificates = match tls.certificates.len() {
+            1 => "1 certificate".to_owned(),
+            n => format!("{n} certificates"),
+        };
+        let clients = match &tls.client_auth {
+            Some(ClientAuth { required: true, .. }) => ", certificates of clients required",
+            Some(ClientAuth { required: false, .. }) => ", certificates of clients asked for",
+            None => "",
+        };
+        format!("TLS from {oldest} on with {certificates}{clients}")
+    });
+    let redirect = redirect.map(|r| format!("redirects to https, port {}, with {}", r.port, r.status));
+    let plain = Edge { redirect: None, proxy_protocol: false, ..listener.edge.clone() };
+    said([
+        tls,
+        redirect,
+        proxy_protocol.then(|| "PROXY protocol".to_owned()),
+        (plain != Edge::default()).then(|| "own limits".to_owned()),
+    ])
+}
+
+/// What of a route's traffic is not the default.
+fn carried(route: &RouteSpec) -> Option<String> {
+    let (own, default) = (&route.traffic, Traffic::default());
+    let balance = match &route.balance {
+        Balance::LeastRequest => None,
+        Balance::RoundRobin => Some("balance roundRobin".to_owned()),
+        Balance::PeakEwma => Some("balance peakEwma".to_owned()),
+        Balance::Hash(HashKey::Header(name)) => Some(format!("balance by header {name}")),
+        Balance::Hash(HashKey::Cookie(name)) => Some(format!("balance by cookie {name}")),
+        Balance::Hash(HashKey::ClientIp) => Some("balance by client".to_owned()),
+    };
+    let own_if = |different: bool, name: &str| different.then(|| format!("own {name}"));
+    said([
+        balance,
+        own.upstream_tls.as_ref().map(|tls| {
+            let unchecked = if tls.insecure_skip_verify { ", certificates not checked" } else { "" };
+            format!("TLS to the pods{unchecked}")
+        }),
+        own.protocol.map(|protocol| match protocol {
+            Protocol::Http1 => "HTTP/1.1 to the pods".to_owned(),
+            Protocol::H2c => "HTTP/2 to the pods".to_owned(),
+        }),
+        own.health_check.as_ref().map(|asked| format!("health check {}", asked.path)),
+        own.slow_start.map(|_| "slow start".to_owned()),
+        own.max_body.map(|bytes| format!("bodies up to {bytes} bytes")),
+        own_if(own.timeouts != default.timeouts, "timeouts"),
+        own_if(own.retries != default.retries, "retries"),
+        own_if(own.outliers != default.outliers, "outliers"),
+    ])
+}
+
+/// What is there, with commas; nothing for nothing.
+fn said<const N: usize>(parts: [Option<String>; N]) -> Option<String> {
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn all_or(items: impl Iterator<Item = String>) -> String {
@@ -100,6 +176,24 @@ fn all_or(items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_special_is_said() {
+        let mut out = Vec::new();
+        check(&CheckArgs { file: "config/edge.yaml".into() }, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        for line in [
+            "Listener http: redirects to https, port 443, with 308",
+            "Listener https: TLS from 1.2 on with 2 certificates",
+            "Route shop: balance by cookie session, TLS to the pods, HTTP/2 to the pods, health check /healthz, slow \
+             start, bodies up to 10485760 bytes, own retries",
+        ] {
+            assert!(out.lines().any(|said| said == line), "{line}: {out}");
+        }
+        let mut plain = Vec::new();
+        check(&CheckArgs { file: "config/static.yaml".into() }, &mut plain).unwrap();
+        assert!(!String::from_utf8(plain).unwrap().contains("Listener"), "what is as usual is not said");
+    }
 
     #[test]
     fn a_config_alone_says_nothing_of_a_clusters_pods() {

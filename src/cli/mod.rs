@@ -1,6 +1,7 @@
 //! The command line: a file for each command, and `app`, which wires the rooms.
 
 pub mod app;
+mod certificates;
 mod check;
 mod client;
 mod demo;

@@ -48,10 +48,6 @@ impl From<LogFormatArg> for LogFormat {
     }
 }
 
-/// pingora logs an error for each client that leaves in the middle of a head, and a warning for each answer that is longer
-/// than it said: lines that anyone outside could fill the log with.
-const PROXY_LOG_FILTER: &str = "pingora_core=error,pingora_proxy=off";
-
 /// Starts logging at a level: what Serinus says, and of its libraries only what is worth waking for.
 pub(super) fn start_logs(format: LogFormat, verbose: u8) {
     let level = match verbose {
@@ -59,7 +55,7 @@ pub(super) fn start_logs(format: LogFormat, verbose: u8) {
         1 => "debug",
         _ => "trace",
     };
-    init_logs(format, &format!("warn,serinus={level},{PROXY_LOG_FILTER},{}", crate::kubernetes::LOG_FILTER));
+    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER));
 }
 
 /// Runs the router until SIGTERM or Ctrl-C.

@@ -1,5 +1,11 @@
 //! The format of the file: every field once. The reader, the JSON Schema and the reference follow from it.
 
+mod listener;
+mod traffic;
+
+pub(super) use listener::{CertificateFile, ListenerFile, ListenerTlsFile};
+pub(super) use traffic::{HealthCheckFile, OutliersFile, RetriesFile, TimeoutsFile, UpstreamTlsFile};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,11 +15,13 @@ use serde_json::json;
 use super::errors::{Errors, Place};
 use super::hints::{list, nearest};
 use super::input::{AnyLength, Field, Input, Marked, Pairs, object, wrong_type};
+use super::numbers::{Limit, Size};
 use super::settings::{AccessLog, HostPort};
-use super::values::{ExactPath, LabelKey, LabelValue, ListenerName, PrefixPath, RegexPath, Span, Text};
+use super::values::{ExactPath, LabelKey, LabelValue, PrefixPath, RegexPath, Span, Text};
 use super::yaml::{Node, Value};
 use crate::model::{
-    Balance, HostMatch, Namespace, OnEmpty, PortRef, RouteName, Selector, ServiceKey, Share, VersionName,
+    Balance, HostMatch, Namespace, OnEmpty, PortRef, Protocol, RouteName, Selector, ServiceKey, Share,
+    VersionName,
 };
 
 object! {
@@ -37,16 +45,6 @@ object! {
         optional "trustedProxies" trusted_proxies: Vec<Marked<IpNet>>, example = ["10.244.0.0/16"];
         /// The routes; `[]` for none. It must be written, so that a file that was cut off cannot pass for a whole one.
         required "routes" routes: AnyLength<RouteFile>, example = [];
-    }
-}
-
-object! {
-    /// A place where requests come in.
-    ListenerFile "listener", later [("tls", None)] {
-        /// Its name, unique in the file; a label in metrics.
-        required "name" name: ListenerName, example = "web";
-        /// Where it listens; port 0 lets the system choose one.
-        required "address" address: HostPort, example = "0.0.0.0:8080";
     }
 }
 
@@ -114,8 +112,7 @@ object! {
 object! {
     /// A route: which requests it takes, and the versions it splits them between.
     RouteFile "route", later [
-        ("rules", None), ("cohort", None), ("mirror", None), ("retries", None), ("timeouts", None),
-        ("outliers", None), ("slowStart", None), ("healthCheck", None), ("rollout", None),
+        ("rules", None), ("cohort", None), ("mirror", None), ("rollout", None),
         ("requestHeaders", None), ("responseHeaders", None), ("redirect", None), ("rewrite", None),
     ] {
         /// Its name, unique in the file; a label in metrics.
@@ -130,10 +127,30 @@ object! {
         optional "port" port: PortRef, example = 80;
         /// Its versions. The first is the stable one: it gets what the others leave.
         required "versions" versions: Vec<Marked<VersionFile>>, example = [{"name": "v1"}];
-        /// How a pod of a version is chosen: of two at random the one with fewer requests in flight, or in turn.
-        optional "balance" balance: Balance, default = "leastRequest", example = "roundRobin";
+        /// How a pod of a version is chosen: of two at random the one with fewer requests in flight (`leastRequest`) or
+        /// with the lower product of these and its recent latency (`peakEwma`); in turn; or always the same for the same
+        /// header, cookie or client.
+        optional "balance" balance: Balance, default = "leastRequest", example = {"hash": {"cookie": "session"}};
         /// Where the share of a version without a usable pod goes: to the other versions, or to an answer 503.
         optional "onEmpty" on_empty: OnEmpty, default = "spill", example = "fail";
+        /// Its time limits.
+        optional "timeouts" timeouts: TimeoutsFile;
+        /// Which requests are tried again on another pod. One that was never sent always is; one that a pod may have seen
+        /// only if its method is idempotent and its body was kept.
+        optional "retries" retries: RetriesFile;
+        /// When a pod that fails is set aside for a while.
+        optional "outliers" outliers: OutliersFile;
+        /// How pods are asked whether they are well. Left out: they are not asked.
+        optional "healthCheck" health_check: HealthCheckFile, example = {"path": "/healthz"};
+        /// How long a pod that has just come up gets a growing share. Left out: its whole share at once.
+        optional "slowStart" slow_start: Limit, example = "30s";
+        /// TLS towards the pods; `{}` with the authorities of the system. Left out: none.
+        optional "upstreamTls" upstream_tls: UpstreamTlsFile, example = {};
+        /// What the pods speak; without TLS, `http2` is that with prior knowledge (h2c). Left out: what the `appProtocol`
+        /// of the Service's port says, else `http1`.
+        optional "protocol" protocol: Protocol, example = "http2";
+        /// The longest body that a request may have: 413 beyond. Left out: no limit.
+        optional "maxBody" max_body: Size<u64, 0, { 1 << 40 }>, example = "10MiB";
         /// Whether answers carry `X-Serinus-Version`.
         optional "debugHeaders" debug_headers: bool, default = false, example = true;
     }

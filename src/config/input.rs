@@ -293,6 +293,9 @@ fn unknown(
         let remedy = instead.map_or("leave it out".to_owned(), |instead| format!("use `{instead}`"));
         return (format!("is not supported by this version of Serinus yet: {remedy}"), *instead);
     }
+    if !key.is_empty() && key.bytes().all(|b| b.is_ascii_digit()) {
+        return ("unknown field: a decimal has a point and no comma, like 0.1".to_owned(), None);
+    }
     match near {
         Some(near) => (format!("unknown field: did you mean `{near}`?"), Some(near)),
         None => (format!("unknown field: the fields here are {}", list(known)), None),
@@ -355,8 +358,8 @@ macro_rules! object {
         }
     ) => {
         $(#[doc = $doc])+
-        pub(super) struct $name {
-            $($(#[doc = $field_doc])+ pub(super) $field: $crate::config::input::Field<$type>,)*
+        pub(in crate::config) struct $name {
+            $($(#[doc = $field_doc])+ pub(in crate::config) $field: $crate::config::input::Field<$type>,)*
         }
 
         impl $crate::config::input::Input for $name {

@@ -1,17 +1,20 @@
 //! The config file: text → checked [`Settings`], with every error at once; and watching it for changes.
 //!
 //! `yaml` makes a tree with positions of the text, `file` names every field once (and so gives the reader, the JSON
-//! Schema and the reference in `docs/configuration.md`), `values` holds the types of single values, and `check` what
-//! one field alone cannot tell.
+//! Schema and the reference in `docs/configuration.md`), `values`, `names`, `words` and `numbers` hold the types of single
+//! values, and `check` what one field alone cannot tell.
 
 mod check;
 mod errors;
 mod file;
 mod hints;
 mod input;
+mod names;
+mod numbers;
 mod settings;
 mod values;
 mod watch;
+mod words;
 mod yaml;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Namespace, RouteSpec, ServiceKey, StaticEndpoint};
+use crate::model::{Edge, ListenerTls, Namespace, RouteSpec, ServiceKey, StaticEndpoint};
 
 /// A config file that was read, checked and completed with its defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,10 @@ pub struct Listener {
     pub name: String,
     /// Where it listens.
     pub address: HostPort,
+    /// TLS towards its clients; nothing for none.
+    pub tls: Option<ListenerTls>,
+    /// What it takes from its clients.
+    pub edge: Edge,
 }
 
 /// The admin API.

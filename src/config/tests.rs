@@ -1,15 +1,20 @@
 //! The config file as its users meet it.
 
+mod carrying;
 mod hostile;
 mod reference;
 
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Balance, OnEmpty, PathMatch, PortRef, RouteSpec, ServiceKey, Share};
+use crate::model::{
+    Balance, Edge, HealthCheck, OnEmpty, PathMatch, PortRef, Redirect, Retries, RouteSpec, ServiceKey, Share,
+    Traffic,
+};
 
 const STATIC: &str = include_str!("../../config/static.yaml");
 const KUBERNETES: &str = include_str!("../../config/serinus.yaml");
+const EDGE: &str = include_str!("../../config/edge.yaml");
 
 /// The errors of `text`, less the file's name.
 fn errors(text: &str) -> Vec<String> {
@@ -68,12 +73,32 @@ fn the_sample_without_a_cluster_is_what_it_says() {
 }
 
 #[test]
+fn the_sample_at_the_edge_shows_the_defaults() {
+    let settings = parse("edge.yaml", EDGE).unwrap();
+    let [http, https] = settings.listeners.as_slice() else { panic!("not two listeners") };
+    assert_eq!(https.edge, Edge::default());
+    let redirect = Some(Redirect { port: 443, status: 308 });
+    assert_eq!(http.edge, Edge { redirect, ..Edge::default() });
+    assert_eq!(https.tls.as_ref().unwrap().certificates.len(), 2);
+    let (shop, default) = (&settings.routes[0].traffic, Traffic::default());
+    assert_eq!((shop.timeouts, shop.outliers), (default.timeouts, default.outliers));
+    assert_eq!(shop.retries, Retries { on: vec![502, 503], ..default.retries });
+    let asked = HealthCheck { path: "/healthz".to_owned(), ..HealthCheck::default() };
+    assert_eq!(shop.health_check, Some(asked));
+}
+
+#[test]
 fn the_smallest_file_gets_the_defaults() {
     let settings = parse("f", "routes: []").unwrap();
     assert_eq!(
         settings,
         Settings {
-            listeners: vec![Listener { name: "web".to_owned(), address: "0.0.0.0:8080".parse().unwrap() }],
+            listeners: vec![Listener {
+                name: "web".to_owned(),
+                address: "0.0.0.0:8080".parse().unwrap(),
+                tls: None,
+                edge: Edge::default(),
+            }],
             admin: Admin { address: "127.0.0.1:9901".parse().unwrap(), token_file: None },
             state: StateStore::Memory,
             discovery: Discovery::Kubernetes(KubernetesSettings::default()),
@@ -89,6 +114,7 @@ fn the_smallest_file_gets_the_defaults() {
         (OnEmpty::Spill, Balance::LeastRequest, false)
     );
     assert_eq!((route.hosts.len(), route.paths.len(), route.backend.port), (0, 0, None));
+    assert_eq!(route.traffic, Traffic::default());
 }
 
 #[test]
@@ -424,7 +450,8 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
         "routes: [ü, {name: ''}]",
         &[
             "1:10: routes[0]: must be a mapping with the fields `name`, `hosts`, `paths`, `service`, `port`, `versions`, \
-         `balance`, `onEmpty`, `debugHeaders`, and is the text `ü`",
+         `balance`, `onEmpty`, `timeouts`, `retries`, `outliers`, `healthCheck`, `slowStart`, `upstreamTls`, `protocol`, \
+         `maxBody`, `debugHeaders`, and is the text `ü`",
             "1:13: routes[1].service: is missing: add it, for example `service: web/shop`",
             "1:13: routes[1].versions: is missing: add it, for example `versions: [{name: v1}]`",
             "1:20: routes[1].name: `` is not a name: use 1 to 63 letters, digits, `-`, `_` or `.`, with a letter or digit \
@@ -452,20 +479,8 @@ fn labels_are_texts() {
 
 #[test]
 fn fields_that_come_later_are_told_from_unknown_ones() {
-    let later = [
-        "rules",
-        "cohort",
-        "mirror",
-        "retries",
-        "timeouts",
-        "outliers",
-        "healthCheck",
-        "rollout",
-        "requestHeaders",
-        "responseHeaders",
-        "redirect",
-        "rewrite",
-    ];
+    let later =
+        ["rules", "cohort", "mirror", "rollout", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
     for field in later {
         check_route(
             &format!("{field}: {{}}, versions: [{{name: v}}]"),
@@ -474,17 +489,6 @@ fn fields_that_come_later_are_told_from_unknown_ones() {
             )],
         );
     }
-    check(
-        "routes: []\nlisteners: [{name: a, address: 'a:1', tls: {}}]",
-        &["2:39: listeners[0].tls: is not supported by this version of Serinus yet: leave it out"],
-    );
-    check_route(
-        "balance: hash, versions: [{name: v}]",
-        &[
-            "3:12: routes[0].balance: `hash` is not supported by this version of Serinus yet: use one of `leastRequest`, \
-         `roundRobin`",
-        ],
-    );
 }
 
 /// `message`, which the reference also quotes.

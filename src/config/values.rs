@@ -8,13 +8,11 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::errors::{Errors, Place, shorten};
-use super::hints::{list, nearest};
 use super::input::{Input, KeyInput, read_text, wrong_type};
 use super::settings::HostPort;
-use super::yaml::{Node, Value};
+use super::yaml::{Key, Node, Value};
 use crate::model::{
-    Balance, HostMatch, Namespace, OnEmpty, PathMatch, PortRef, RouteName, Selector, ServiceKey, Share,
-    VersionName,
+    HostMatch, Namespace, PathMatch, PortRef, RouteName, SecretKey, Selector, ServiceKey, VersionName,
 };
 
 /// A value that is written as a text: what is wanted, its schema, and how it is read.
@@ -31,12 +29,14 @@ macro_rules! text_value {
         }
     };
 }
+pub(super) use text_value;
 
 const NAME: &str = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$";
 const SERVICE: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+const SECRET: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$";
 const PATH: &str = "^/[^?#]*$";
-const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+pub(super) const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
 text_value!(RouteName, "a name", {"title": "name", "pattern": NAME}, |text| {
     text.parse().map_err(|e: crate::model::NameError| e.to_string())
@@ -55,8 +55,25 @@ text_value!(ListenerName, "a name", {"title": "name", "pattern": NAME}, |text| {
     text.parse::<RouteName>().map(|name| Self(name.into())).map_err(|e| e.to_string())
 });
 
-text_value!(ServiceKey, "a Service: NAMESPACE/NAME", {"title": "NAMESPACE/NAME", "pattern": SERVICE}, |text| {
-    text.parse().map_err(|e: crate::model::ServiceKeyError| e.to_string())
+text_value!(ServiceKey, "a Service: NAMESPACE/NAME", {"title": "NAMESPACE/NAME", "pattern": SERVICE}, service);
+
+fn service(text: &str) -> Result<ServiceKey, String> {
+    text.parse().map_err(|e: crate::model::ServiceKeyError| match dns_name(text) {
+        Some(key) => format!("`{}` is not a Service: write NAMESPACE/NAME, here {key}", shorten(text, 140)),
+        None => e.to_string(),
+    })
+}
+
+/// The Service that the DNS name `NAME.NAMESPACE`, with or without `.svc…`, stands for.
+fn dns_name(text: &str) -> Option<ServiceKey> {
+    let (name, rest) = text.split_once('.')?;
+    let (namespace, tail) = rest.split_once('.').unwrap_or((rest, "svc"));
+    let is_tail = tail == "svc" || tail.starts_with("svc.");
+    format!("{namespace}/{name}").parse().ok().filter(|_| is_tail)
+}
+
+text_value!(SecretKey, "a Secret: NAMESPACE/NAME", {"title": "NAMESPACE/NAME", "pattern": SECRET}, |text| {
+    text.parse().map_err(|e: crate::model::SecretKeyError| e.to_string())
 });
 
 text_value!(Namespace, "a namespace", {"title": "namespace", "pattern": LABEL}, |text| {
@@ -70,9 +87,37 @@ text_value!(Namespace, "a namespace", {"title": "namespace", "pattern": LABEL}, 
     }
 });
 
-text_value!(Selector, "a label selector", {"title": "label selector", "minLength": 1}, |text| {
-    text.parse().map_err(|e: crate::model::SelectorError| e.to_string())
-});
+impl Input for Selector {
+    fn schema() -> serde_json::Value {
+        json!({"type": "string", "title": "label selector", "minLength": 1})
+    }
+
+    fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {
+        // As a Service's `selector` is written.
+        if let Value::Map(entries) = &node.value
+            && let Some(selector) = from_pairs(entries)
+        {
+            let selector = shorten(&selector.to_string(), 140);
+            errors.add(place, format!("must be a text, and is a mapping: write \"{selector}\""));
+            return None;
+        }
+        read_text(node, "a label selector", place, errors, |text| {
+            text.parse().map_err(|e: crate::model::SelectorError| e.to_string())
+        })
+    }
+}
+
+/// What a mapping of labels to values means as a selector.
+fn from_pairs(entries: &[(Key, Node)]) -> Option<Selector> {
+    let pair = |(key, node): &(Key, Node)| match &node.value {
+        Value::Text(text) | Value::Number(text) => Some(format!("{}={text}", key.text)),
+        Value::Bool(bool) => Some(format!("{}={bool}", key.text)),
+        Value::Null | Value::List(_) | Value::Map(_) | Value::Refused(_) => None,
+    };
+    // More than a few are no example any more.
+    let pairs: Vec<_> = entries.iter().take(8).map(pair).collect::<Option<_>>()?;
+    pairs.join(",").parse().ok()
+}
 
 text_value!(HostMatch, "a host", {"title": "host", "minLength": 1, "maxLength": 256}, |text| {
     text.parse().map_err(|e: crate::model::HostMatchError| e.to_string())
@@ -138,13 +183,18 @@ text_value!(LabelValue, "a text", {"title": "text", "maxLength": 63}, |text| {
 pub(super) struct Span(pub(super) Duration);
 
 text_value!(Span, "a duration with its unit, like 250ms, 10s, 5m or 1h", {"title": "duration", "pattern": DURATION}, |text| {
-    duration(text).map(Self).ok_or_else(|| {
-        format!("`{}` is not a duration: write it like 250ms, 10s, 5m, 1h or 1m30s", shorten(text, 40))
-    })
+    duration(text).map(Self)
 });
 
+/// Reads a length of time.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    units(text).ok_or_else(|| {
+        format!("`{}` is not a duration: write it like 250ms, 10s, 5m, 1h or 1m30s", shorten(text, 40))
+    })
+}
+
 /// The Gateway API's durations (GEP-2257): one to four of `h`, `m`, `s`, `ms`, each with up to five digits.
-fn duration(text: &str) -> Option<Duration> {
+fn units(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut millis = 0;
     for _ in 0..4 {
@@ -186,90 +236,6 @@ text_value!(RegexPath, "a regular expression", {"title": "regex", "minLength": 1
         Ok(Self(text.to_owned()))
     }
 });
-
-/// One of a few words.
-macro_rules! word_value {
-    ($type:ty, later [$($later:literal),*], $($word:literal = $value:expr),+) => {
-        impl Input for $type {
-            fn schema() -> serde_json::Value {
-                let title = [$($word),+].join(" | ");
-                json!({"title": title, "enum": [$($word),+]})
-            }
-
-            fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {
-                let wanted = format!("one of {}", list(&[$($word),+]));
-                read_text(node, &wanted, place, errors, |text| match text {
-                    $($word => Ok($value),)+
-                    _ => {
-                        let words = [$($word),+];
-                        let later: &[&str] = &[$($later),*];
-                        Err(match nearest(text, &words) {
-                            _ if later.contains(&text) => format!(
-                                "`{text}` is not supported by this version of Serinus yet: use one of {}",
-                                list(&words)
-                            ),
-                            Some(near) => format!("`{}` is not known: did you mean `{near}`?", shorten(text, 80)),
-                            None => format!("`{}` is not known: use one of {}", shorten(text, 80), list(&words)),
-                        })
-                    }
-                })
-            }
-        }
-    };
-}
-
-word_value!(
-    Balance,
-    later ["peakEwma", "hash"],
-    "leastRequest" = Balance::LeastRequest,
-    "roundRobin" = Balance::RoundRobin
-);
-word_value!(OnEmpty, later [], "spill" = OnEmpty::Spill, "fail" = OnEmpty::Fail);
-
-impl Input for bool {
-    fn schema() -> serde_json::Value {
-        json!({"title": "boolean", "type": "boolean"})
-    }
-
-    fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {
-        if let Value::Bool(bool) = node.value {
-            return Some(bool);
-        }
-        wrong_type(node, "true or false, without quotes", place, errors);
-        None
-    }
-}
-
-impl Input for Share {
-    fn schema() -> serde_json::Value {
-        // Not `multipleOf`: 0.0001 has no exact binary form, and validators disagree about it.
-        json!({"title": "percent", "type": "number", "minimum": 0, "maximum": 100})
-    }
-
-    fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {
-        match &node.value {
-            // The text, not a float: a share is exact.
-            Value::Number(number) => number.parse().map_err(|e: crate::model::ShareError| e.to_string()),
-            Value::Text(text) if text.parse::<Share>().is_ok() => {
-                Err(format!("`{text}` is in quotes: write the number without them"))
-            }
-            Value::Text(text) if text.trim_end().ends_with('%') => {
-                Err(format!("`{}` has a percent sign: write the number alone, like 0.1", shorten(text, 40)))
-            }
-            Value::Text(_)
-            | Value::Bool(_)
-            | Value::List(_)
-            | Value::Map(_)
-            | Value::Null
-            | Value::Refused(_) => {
-                wrong_type(node, "a percentage: a number from 0 to 100, like 0.1", place, errors);
-                return None;
-            }
-        }
-        .map_err(|message| errors.add(place, message))
-        .ok()
-    }
-}
 
 impl Input for PortRef {
     fn schema() -> serde_json::Value {
@@ -322,7 +288,7 @@ impl KeyInput for ServiceKey {
     const PATTERN: &str = SERVICE;
 
     fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|e: crate::model::ServiceKeyError| e.to_string())
+        service(text)
     }
 }
 
@@ -363,10 +329,10 @@ mod tests {
             ("1h1m1s1ms", 3_661_001),
             ("99999h", 359_996_400_000),
         ] {
-            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+            assert_eq!(units(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5d", "100000s", "1s1s1s1s1s", "5s ", "٥s"] {
-            assert_eq!(duration(text), None, "{text}");
+            assert_eq!(units(text), None, "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 
 use kube::core::Status;
 use kube::runtime::watcher;
@@ -28,6 +29,8 @@ pub(super) enum Fault {
 pub(super) struct Place {
     pub(super) namespace: Namespace,
     pub(super) kind: ClusterKind,
+    /// The one object that is watched; nothing for several.
+    pub(super) name: Option<Arc<str>>,
     pub(super) origin: Origin,
 }
 
@@ -109,7 +112,7 @@ impl Place {
 
     /// Says which permission is missing, to whom, and how to check it.
     fn forbidden(&self, verb: &str, status: &Status) -> Problem {
-        let Place { namespace, kind, .. } = self;
+        let Place { namespace, kind, name, .. } = self;
         let permission = permission(*kind);
         let verb = between(&status.message, " cannot ", " resource ").unwrap_or(verb);
         let user = between(&status.message, "User \"", "\"");
@@ -118,14 +121,20 @@ impl Place {
             "" => permission.resource.to_owned(),
             group => format!("{}.{group}", permission.resource),
         };
+        let of_one = name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
+        let object = name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
+        let role = match name {
+            Some(name) => format!("the Role of deploy/secrets, with `{name}` among its resourceNames,"),
+            None => "the Role of deploy/".to_owned(),
+        };
         let as_user = user.map(|user| format!(" --as={user}")).unwrap_or_default();
         Problem::new(
             format!(
-                "the API server forbids{whom} to {verb} {} in namespace {namespace} (403, API group \"{}\")",
+                "the API server forbids{whom} to {verb} {}{of_one} in namespace {namespace} (403, API group \"{}\")",
                 permission.resource, permission.api_group
             ),
             format!(
-                "bind the Role of deploy/ in namespace {namespace}; `kubectl auth can-i {verb} {resource} -n {namespace}{as_user}` must say yes"
+                "bind {role} in namespace {namespace}; `kubectl auth can-i {verb} {resource}{object} -n {namespace}{as_user}` must say yes"
             ),
         )
     }
@@ -170,7 +179,10 @@ impl Place {
     }
 
     fn what(&self) -> String {
-        format!("{} in namespace {}", self.kind.plural(), self.namespace)
+        match &self.name {
+            Some(name) => format!("{} named {name} in namespace {}", self.kind.plural(), self.namespace),
+            None => format!("{} in namespace {}", self.kind.plural(), self.namespace),
+        }
     }
 }
 
@@ -218,7 +230,7 @@ mod tests {
 
     fn place(kind: ClusterKind) -> Place {
         let origin = Origin { url: "https://10.0.0.1/".into(), kubeconfig: None };
-        Place { namespace: "web".into(), kind, origin }
+        Place { namespace: "web".into(), kind, name: None, origin }
     }
 
     fn api(code: u16, reason: &str, message: &str) -> kube::Error {
@@ -243,6 +255,18 @@ mod tests {
         }
         let check = "kubectl auth can-i watch endpointslices.discovery.k8s.io -n web --as=system:serviceaccount:serinus:serinus";
         assert!(problem.remedy.contains(check) && problem.remedy.contains("deploy/"), "{problem}");
+    }
+
+    #[test]
+    fn forbidden_a_secret_names_it_and_the_role_for_it() {
+        let message = "secrets \"shop-tls\" is forbidden: User \"u\" cannot list resource \"secrets\" in API group \"\" in the namespace \"web\"";
+        let error = watcher::Error::InitialListFailed(api(403, "Forbidden", message));
+        let place = Place { name: Some("shop-tls".into()), ..place(ClusterKind::Secrets) };
+        let problem = trouble(place.fault(&error));
+        assert!(problem.message.contains("to list secrets named shop-tls in namespace web"), "{problem}");
+        for needle in ["deploy/secrets", "resourceNames", "can-i list secrets/shop-tls -n web --as=u"] {
+            assert!(problem.remedy.contains(needle), "{needle}: {problem}");
+        }
     }
 
     #[test]

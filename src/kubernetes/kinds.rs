@@ -1,4 +1,4 @@
-//! The three kinds that are watched: what is asked for, and what is made of it.
+//! The kinds that are watched for routing: what is asked for, and what is made of it.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use crate::model::{ClusterChange, ClusterKind, Namespace, Pod, Problem, Service, ServiceKey, Slice};
 
 use super::convert::{self, SERVICE_NAME};
+use super::faults::Place;
+use super::supervisor::{ObjectProblem, WatchEvent};
 
 /// The names of the wanted Services of one namespace.
 pub(super) type Names = BTreeSet<Arc<str>>;
@@ -50,7 +52,11 @@ pub(super) trait Watched: Send + Sync + 'static {
         + 'static;
     /// What is kept of it.
     type Kept: Clone + PartialEq + Debug + Send + Sync;
+    /// What is told of it.
+    type Change: PartialEq + Debug + Into<WatchEvent> + Send;
     const KIND: ClusterKind;
+    /// Whether nothing of what is in an object may be in a message.
+    const CONFIDENTIAL: bool = false;
 
     /// What to ask for.
     fn selection(names: &Names) -> Selection;
@@ -58,18 +64,32 @@ pub(super) trait Watched: Send + Sync + 'static {
     fn service(namespace: &Namespace, object: &impl kube::Resource) -> Option<ServiceKey>;
     /// What to keep of an object.
     fn convert(namespace: &Namespace, object: Self::Object) -> Conversion<Self::Kept>;
-    /// A whole list.
-    fn whole(namespace: &Namespace, all: Vec<Self::Kept>) -> ClusterChange;
+    /// A whole list of what was asked for.
+    fn whole(namespace: &Namespace, names: &Names, all: Vec<Self::Kept>) -> Self::Change;
     /// One was added or changed.
-    fn applied(kept: &Self::Kept) -> ClusterChange;
+    fn applied(kept: &Self::Kept) -> Self::Change;
     /// One was deleted.
-    fn deleted(kept: &Self::Kept) -> ClusterChange;
+    fn deleted(kept: &Self::Kept) -> Self::Change;
+
+    /// A watch has trouble, or none any more.
+    fn trouble(place: &Place, problem: Option<Problem>) -> WatchEvent {
+        let (namespace, kind) = (Arc::clone(&place.namespace), Self::KIND);
+        match problem {
+            Some(problem) => WatchEvent::Trouble { namespace, kind, problem },
+            None => WatchEvent::Recovered { namespace, kind },
+        }
+    }
+
+    /// These objects cannot be used as they are, and no others.
+    fn objects(place: &Place, problems: Vec<ObjectProblem>) -> WatchEvent {
+        WatchEvent::Objects { namespace: Arc::clone(&place.namespace), kind: Self::KIND, problems }
+    }
 }
 
 /// Watches end after this long by themselves and start again where they were, like those of other clients.
 const WATCH_SECONDS: u32 = 285;
 
-fn config() -> watcher::Config {
+pub(super) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
@@ -78,6 +98,7 @@ pub(super) struct Services;
 impl Watched for Services {
     type Object = core::Service;
     type Kept = (ServiceKey, Service);
+    type Change = ClusterChange;
     const KIND: ClusterKind = ClusterKind::Services;
 
     fn selection(names: &Names) -> Selection {
@@ -97,7 +118,7 @@ impl Watched for Services {
         Conversion { kept, problem: None }
     }
 
-    fn whole(namespace: &Namespace, all: Vec<Self::Kept>) -> ClusterChange {
+    fn whole(namespace: &Namespace, _: &Names, all: Vec<Self::Kept>) -> ClusterChange {
         ClusterChange::Services(Arc::clone(namespace), all)
     }
 
@@ -115,6 +136,7 @@ pub(super) struct Slices;
 impl Watched for Slices {
     type Object = EndpointSlice;
     type Kept = Slice;
+    type Change = ClusterChange;
     const KIND: ClusterKind = ClusterKind::EndpointSlices;
 
     fn selection(names: &Names) -> Selection {
@@ -142,7 +164,7 @@ impl Watched for Slices {
         Conversion { kept, problem }
     }
 
-    fn whole(namespace: &Namespace, all: Vec<Slice>) -> ClusterChange {
+    fn whole(namespace: &Namespace, _: &Names, all: Vec<Slice>) -> ClusterChange {
         ClusterChange::Slices(Arc::clone(namespace), all)
     }
 
@@ -161,6 +183,7 @@ impl Watched for Pods {
     /// Metadata only: specs and statuses of pods are not transferred.
     type Object = PartialObjectMeta<core::Pod>;
     type Kept = Pod;
+    type Change = ClusterChange;
     const KIND: ClusterKind = ClusterKind::Pods;
 
     fn selection(_: &Names) -> Selection {
@@ -175,7 +198,7 @@ impl Watched for Pods {
         Conversion { kept: Some(convert::pod(namespace, object)), problem: None }
     }
 
-    fn whole(namespace: &Namespace, all: Vec<Pod>) -> ClusterChange {
+    fn whole(namespace: &Namespace, _: &Names, all: Vec<Pod>) -> ClusterChange {
         ClusterChange::Pods(Arc::clone(namespace), all)
     }
 

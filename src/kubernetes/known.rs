@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::Resource as _;
 use kube::runtime::watcher::Event;
 
-use crate::model::{ClusterChange, Namespace, Problem};
+use crate::model::{Namespace, Problem};
 
 use super::kinds::{Names, Watched};
 use super::lenient::Lenient;
@@ -38,14 +38,20 @@ impl<W: Watched> Default for Objects<W> {
 }
 
 /// What an event brought.
-#[derive(Debug, Default)]
-pub(super) struct News {
+#[derive(Debug)]
+pub(super) struct News<C> {
     /// In the order in which they must be applied.
-    pub(super) changes: Vec<ClusterChange>,
+    pub(super) changes: Vec<C>,
     /// How many objects a complete list has.
     pub(super) listed: Option<usize>,
     /// How many objects were heard of.
     pub(super) heard: u64,
+}
+
+impl<C> Default for News<C> {
+    fn default() -> Self {
+        Self { changes: Vec::new(), listed: None, heard: 0 }
+    }
 }
 
 impl<W: Watched> Known<W> {
@@ -60,7 +66,7 @@ impl<W: Watched> Known<W> {
     }
 
     /// Folds one event in.
-    pub(super) fn fold(&mut self, event: Event<Lenient<W::Object>>) -> News {
+    pub(super) fn fold(&mut self, event: Event<Lenient<W::Object>>) -> News<W::Change> {
         match event {
             Event::Init => {
                 self.listing = Some(Objects::default());
@@ -115,13 +121,13 @@ impl<W: Watched> Known<W> {
         listing.problems.extend(read.problem.map(|problem| (name, problem)));
     }
 
-    fn listed(&mut self) -> News {
+    fn listed(&mut self) -> News<W::Change> {
         self.objects = self.listing.take().unwrap_or_default();
         let all: Vec<_> = self.objects.kept.values().cloned().collect();
-        News { listed: Some(all.len()), changes: vec![W::whole(&self.namespace, all)], heard: 0 }
+        News { listed: Some(all.len()), changes: vec![W::whole(&self.namespace, &self.names, all)], heard: 0 }
     }
 
-    fn apply(&mut self, object: Lenient<W::Object>) -> Vec<ClusterChange> {
+    fn apply(&mut self, object: Lenient<W::Object>) -> Vec<W::Change> {
         let Some((name, read)) = self.read(object) else { return Vec::new() };
         match read.problem {
             Some(problem) => self.objects.problems.insert(Arc::clone(&name), problem),
@@ -147,7 +153,7 @@ impl<W: Watched> Known<W> {
         changes
     }
 
-    fn delete(&mut self, object: &Lenient<W::Object>) -> Vec<ClusterChange> {
+    fn delete(&mut self, object: &Lenient<W::Object>) -> Vec<W::Change> {
         let Some(name) = object.meta().name.as_deref() else { return Vec::new() };
         self.objects.problems.remove(name);
         self.objects.kept.remove(name).iter().map(W::deleted).collect()
@@ -172,7 +178,10 @@ impl<W: Watched> Known<W> {
                 Read { kept: conversion.kept, problem, unread: false }
             }
             Lenient::Unread(unread) => {
-                let error: String = unread.error.chars().take(300).collect();
+                let error = match W::CONFIDENTIAL {
+                    true => "what is wrong is not shown, for it may be secret".to_owned(),
+                    false => unread.error.chars().take(300).collect(),
+                };
                 let problem = Problem::new(
                     format!("{} does not decode: {error}; it stays as it was, or is left out", place()),
                     "correct the object; `kubectl get -o yaml` shows it",

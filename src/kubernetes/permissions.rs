@@ -15,9 +15,12 @@ pub struct Permission {
 
 const WATCH: &[&str] = &["list", "watch"];
 
-/// Exactly what the requests of this room need. The Role in `deploy/` grants these and no others; tests compare both
+/// Exactly what watching Services needs. The Role in `deploy/` grants these and no others; tests compare both
 /// with the requests that are made.
 pub const PERMISSIONS: &[Permission] = &[SERVICES, ENDPOINT_SLICES, PODS];
+
+/// What the watch of a Secret needs besides, where a config names one: of that Secret alone (`resourceNames`).
+pub const SECRET_PERMISSION: Permission = Permission { api_group: "", resource: "secrets", verbs: WATCH };
 
 const SERVICES: Permission = Permission { api_group: "", resource: "services", verbs: WATCH };
 const ENDPOINT_SLICES: Permission =
@@ -31,5 +34,6 @@ pub const fn permission(kind: ClusterKind) -> Permission {
         ClusterKind::Services => SERVICES,
         ClusterKind::EndpointSlices => ENDPOINT_SLICES,
         ClusterKind::Pods => PODS,
+        ClusterKind::Secrets => SECRET_PERMISSION,
     }
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::model::{ClusterChange, ClusterKind, Namespace, Problem, ServiceKey};
+use crate::model::{ClusterChange, ClusterKind, Namespace, Problem, SecretData, SecretKey, ServiceKey};
 use crate::telemetry::Telemetry;
 
 use super::access::Client;
+use super::faults::Place;
 use super::kinds::{Names, Pods, Services, Slices};
 use super::task::Task;
 
@@ -45,6 +46,32 @@ pub enum WatchEvent {
         /// The problems; none when all is well again.
         problems: Vec<ObjectProblem>,
     },
+    /// Something about a Secret that is watched.
+    Secret {
+        /// Which one.
+        key: SecretKey,
+        /// What.
+        news: SecretNews,
+    },
+}
+
+/// What a watch tells of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretNews {
+    /// This is in it: told again after each list, the same or not.
+    Data(Arc<SecretData>),
+    /// It does not exist.
+    Gone,
+    /// It cannot be watched, and what is known of it may be old; nothing when that is over. It has been logged.
+    Trouble(Option<Problem>),
+    /// It came, and does not decode: it stays as it was. Nothing when that is over. It has been logged.
+    Unreadable(Option<Problem>),
+}
+
+impl From<ClusterChange> for WatchEvent {
+    fn from(change: ClusterChange) -> Self {
+        Self::Change(change)
+    }
 }
 
 /// What is wrong with one object.
@@ -67,7 +94,7 @@ pub async fn watch(
     out: mpsc::Sender<WatchEvent>,
     telemetry: Arc<Telemetry>,
 ) {
-    let links = Links::new(Arc::clone(&telemetry));
+    let links = Links::new(Arc::clone(&telemetry), &ClusterKind::ALL);
     let mut running: BTreeMap<Namespace, Running> = BTreeMap::new();
     loop {
         let names = by_namespace(&wanted.borrow_and_update());
@@ -125,9 +152,9 @@ impl Running {
     ) -> Self {
         let names = watch::Sender::new(names);
         let mut tasks = JoinSet::new();
-        tasks.spawn(Task::<Services>::new(client, namespace, names.subscribe(), out, links).run());
-        tasks.spawn(Task::<Slices>::new(client, namespace, names.subscribe(), out, links).run());
-        tasks.spawn(Task::<Pods>::new(client, namespace, names.subscribe(), out, links).run());
+        tasks.spawn(Task::<Services>::new(client, namespace, None, names.subscribe(), out, links).run());
+        tasks.spawn(Task::<Slices>::new(client, namespace, None, names.subscribe(), out, links).run());
+        tasks.spawn(Task::<Pods>::new(client, namespace, None, names.subscribe(), out, links).run());
         Self { names, tasks }
     }
 
@@ -141,41 +168,53 @@ impl Running {
 #[derive(Clone)]
 pub(super) struct Links {
     pub(super) telemetry: Arc<Telemetry>,
-    up: Arc<Mutex<BTreeMap<(ClusterKind, Namespace), bool>>>,
+    up: Arc<Mutex<Up>>,
+    /// The kinds whose gauges are there also while nothing of them is watched.
+    kinds: &'static [ClusterKind],
 }
 
+/// Whether a watch is connected: by its kind, its namespace and, where it is of one object, that one's name.
+type Up = BTreeMap<(ClusterKind, Namespace, Option<Arc<str>>), bool>;
+
 impl Links {
-    fn new(telemetry: Arc<Telemetry>) -> Self {
-        for kind in ClusterKind::ALL {
-            telemetry.watch_connected(kind, true);
+    pub(super) fn new(telemetry: Arc<Telemetry>, kinds: &'static [ClusterKind]) -> Self {
+        for kind in kinds {
+            telemetry.watch_connected(*kind, true);
         }
-        Self { telemetry, up: Arc::default() }
+        Self { telemetry, up: Arc::default(), kinds }
     }
 
-    /// Whether the watch of a kind in a namespace is connected.
-    pub(super) fn set(&self, kind: ClusterKind, namespace: &Namespace, connected: bool) {
+    /// Whether a watch is connected.
+    pub(super) fn set(&self, place: &Place, connected: bool) {
         let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
-        up.insert((kind, Arc::clone(namespace)), connected);
+        up.insert((place.kind, Arc::clone(&place.namespace), place.name.clone()), connected);
+        self.tell(&up, place.kind);
+    }
+
+    /// The watch of one object is no more.
+    pub(super) fn forget_one(&self, kind: ClusterKind, namespace: &Namespace, name: &Arc<str>) {
+        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+        up.remove(&(kind, Arc::clone(namespace), Some(Arc::clone(name))));
         self.tell(&up, kind);
     }
 
     fn forget(&self, namespace: &Namespace) {
         let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
-        up.retain(|(_, other), _| other != namespace);
-        for kind in ClusterKind::ALL {
-            self.tell(&up, kind);
+        up.retain(|(_, other, _), _| other != namespace);
+        for kind in self.kinds {
+            self.tell(&up, *kind);
         }
     }
 
     /// Set under the lock, so that the last word is the last state.
-    fn tell(&self, up: &BTreeMap<(ClusterKind, Namespace), bool>, kind: ClusterKind) {
-        let connected = up.iter().all(|((other, _), connected)| *other != kind || *connected);
+    fn tell(&self, up: &Up, kind: ClusterKind) {
+        let connected = up.iter().all(|((other, ..), connected)| *other != kind || *connected);
         self.telemetry.watch_connected(kind, connected);
     }
 
     fn close(&self) {
-        for kind in ClusterKind::ALL {
-            self.telemetry.watch_connected(kind, false);
+        for kind in self.kinds {
+            self.telemetry.watch_connected(*kind, false);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The life of one watch: opened, followed, lost, tried again.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use kube::Api;
@@ -56,14 +57,21 @@ impl<W: Watched> Task<W> {
     pub(super) fn new(
         client: &Client,
         namespace: &Namespace,
+        name: Option<&Arc<str>>,
         names: watch::Receiver<Names>,
         out: &mpsc::Sender<WatchEvent>,
         links: &Links,
     ) -> Self {
-        links.set(W::KIND, namespace, false);
+        let place = Place {
+            namespace: namespace.clone(),
+            kind: W::KIND,
+            name: name.cloned(),
+            origin: client.origin.clone(),
+        };
+        links.set(&place, false);
         Self {
             client: client.clone(),
-            place: Place { namespace: namespace.clone(), kind: W::KIND, origin: client.origin.clone() },
+            place,
             names,
             out: out.clone(),
             links: links.clone(),
@@ -141,15 +149,14 @@ impl<W: Watched> Task<W> {
             self.links.telemetry.watch_listed(&self.place.namespace, W::KIND, objects);
         }
         for change in news.changes {
-            self.tell(WatchEvent::Change(change)).await?;
+            self.tell(change.into()).await?;
         }
         let before = self.known.told().to_vec();
         if let Some(problems) = self.known.problems() {
             for new in problems.iter().filter(|problem| !before.contains(problem)) {
                 self.links.telemetry.object_refused(&self.place.namespace, W::KIND, &new.problem);
             }
-            let namespace = self.place.namespace.clone();
-            self.tell(WatchEvent::Objects { namespace, kind: W::KIND, problems }).await?;
+            self.tell(W::objects(&self.place, problems)).await?;
         }
         Ok(())
     }
@@ -158,21 +165,20 @@ impl<W: Watched> Task<W> {
     async fn opened(&mut self) -> Result<(), Closed> {
         self.open_since = Some(Instant::now());
         self.losses = 0;
-        self.links.set(W::KIND, &self.place.namespace, true);
-        let namespace = self.place.namespace.clone();
+        self.links.set(&self.place, true);
         if !self.opened_before || self.trouble.is_some() {
-            self.links.telemetry.watch_open(&namespace, W::KIND);
+            self.links.telemetry.watch_open(&self.place.namespace, W::KIND);
         }
         self.opened_before = true;
         if self.trouble.take().is_some() {
-            self.tell(WatchEvent::Recovered { namespace, kind: W::KIND }).await?;
+            self.tell(W::trouble(&self.place, None)).await?;
         }
         Ok(())
     }
 
     /// It is not open any more; the pauses start anew if it was for a while.
     fn closed(&mut self) {
-        self.links.set(W::KIND, &self.place.namespace, false);
+        self.links.set(&self.place, false);
         let was_open = self.open_since.take().map(|since| since.elapsed());
         if was_open.is_some_and(|open| open >= self.client.patience.retry_most) {
             self.backoff.reset();
@@ -210,10 +216,9 @@ impl<W: Watched> Task<W> {
         if self.trouble.as_ref() == Some(&problem) {
             return Ok(());
         }
-        let namespace = self.place.namespace.clone();
-        self.links.telemetry.watch_troubled(&namespace, W::KIND, &problem);
+        self.links.telemetry.watch_troubled(&self.place.namespace, W::KIND, &problem);
         self.trouble = Some(problem.clone());
-        self.tell(WatchEvent::Trouble { namespace, kind: W::KIND, problem }).await
+        self.tell(W::trouble(&self.place, Some(problem))).await
     }
 
     /// Waits for room: a storm of events waits at the API server, not in memory.

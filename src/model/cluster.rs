@@ -14,10 +14,12 @@ pub enum ClusterKind {
     EndpointSlices,
     /// `v1` Pods, metadata only.
     Pods,
+    /// `v1` Secrets, each by its name.
+    Secrets,
 }
 
 impl ClusterKind {
-    /// Every kind.
+    /// Those that a Service has to be known by, whole, before it can be routed to.
     pub const ALL: [ClusterKind; 3] = [Self::Services, Self::EndpointSlices, Self::Pods];
 
     /// The plural that RBAC rules and URLs use; also the `kind` label in metrics.
@@ -27,6 +29,7 @@ impl ClusterKind {
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
             Self::Pods => "pods",
+            Self::Secrets => "secrets",
         }
     }
 }

@@ -9,6 +9,7 @@ mod names;
 mod outcome;
 mod problem;
 mod route;
+mod secret;
 mod selector;
 mod share;
 mod time;
@@ -30,6 +31,7 @@ pub use route::{
     BackendRef, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
     VersionSpec,
 };
+pub use secret::SecretData;
 pub use selector::{Selector, SelectorError};
 pub use share::{Share, ShareError};
 pub use time::Timestamp;

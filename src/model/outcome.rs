@@ -80,6 +80,20 @@ tokens! {
         Timeout = "timeout",
         /// 400: the request was malformed.
         BadRequest = "bad-request",
+        /// 431: more header fields, or longer ones, than the listener takes.
+        HeaderTooLarge = "header-too-large",
+        /// 414: a longer request line than the listener takes.
+        UriTooLong = "uri-too-long",
+        /// 413: a longer body than the route takes.
+        BodyTooLarge = "body-too-large",
+        /// 408: the client did not send its request in time.
+        ClientTimeout = "client-timeout",
+        /// 421: the host is not one that this TLS connection is for.
+        Misdirected = "misdirected",
+        /// 417, 501, 505: an expectation, coding or version that is not served.
+        NotSupported = "not-supported",
+        /// 301, 302, 307, 308: the listener sends its clients to HTTPS.
+        Redirect = "redirect",
         /// 405: the method is not for a router (CONNECT, TRACE).
         MethodNotAllowed = "method-not-allowed",
         /// 500: a fault of Serinus itself.

@@ -1,17 +1,17 @@
 //! Answers that Serinus gives itself (contract §5).
 
 use bytes::Bytes;
-use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use http::StatusCode;
 
 use crate::model::AnswerReason;
+use crate::wire::{Downstream, Length, RequestHead, ResponseHead, grpc};
 
 use super::request::{REQUEST_ID, RequestId};
 
 /// The header that says why Serinus answered.
 pub(super) const REASON_HEADER: &str = "X-Serinus-Reason";
 
-/// The status that goes with a reason.
+/// The status that goes with a reason that has but one.
 pub(super) fn status(reason: AnswerReason) -> u16 {
     match reason {
         AnswerReason::NoRoute => 404,
@@ -20,6 +20,13 @@ pub(super) fn status(reason: AnswerReason) -> u16 {
         AnswerReason::Timeout => 504,
         AnswerReason::BadRequest => 400,
         AnswerReason::MethodNotAllowed => 405,
+        AnswerReason::ClientTimeout => 408,
+        AnswerReason::BodyTooLarge => 413,
+        AnswerReason::UriTooLong => 414,
+        AnswerReason::Misdirected => 421,
+        AnswerReason::HeaderTooLarge => 431,
+        AnswerReason::NotSupported => 501,
+        AnswerReason::Redirect => 308,
         AnswerReason::Internal => 500,
     }
 }
@@ -35,30 +42,62 @@ fn text(reason: AnswerReason) -> &'static str {
         AnswerReason::Timeout => "The pod did not answer in time.",
         AnswerReason::BadRequest => "The request is malformed.",
         AnswerReason::MethodNotAllowed => "This method is not served here.",
+        AnswerReason::ClientTimeout => "The request did not come in time.",
+        AnswerReason::BodyTooLarge => "The body is larger than is taken here.",
+        AnswerReason::UriTooLong => "The request line is longer than is taken here.",
+        AnswerReason::Misdirected => "This connection's certificate is not for this host.",
+        AnswerReason::HeaderTooLarge => "The header fields are more, or longer, than is taken here.",
+        AnswerReason::NotSupported => "The request asks for what is not served here.",
+        AnswerReason::Redirect => "Use HTTPS.",
         AnswerReason::Internal => "The router failed; see its log.",
     }
 }
 
-/// Answers with the status and the token of `reason`. The connection is closed where a request body may be left unread,
-/// or the request was not understood.
-pub(super) async fn send(session: &mut Session, reason: AnswerReason, id: &RequestId) -> pingora::Result<()> {
-    let body = format!("{} ({reason})\n", text(reason));
-    let mut header = ResponseHeader::build(status(reason), Some(7))?;
-    header.insert_header(REASON_HEADER, reason.token())?;
-    header.insert_header(REQUEST_ID, id.as_str())?;
-    header.insert_header("Content-Type", "text/plain; charset=utf-8")?;
-    header.insert_header("Content-Length", body.len())?;
-    header.insert_header("Cache-Control", "no-store")?;
-    if reason == AnswerReason::MethodNotAllowed {
-        header.insert_header("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+/// An answer of Serinus itself.
+#[derive(Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) status: u16,
+    pub(super) reason: AnswerReason,
+    pub(super) id: &'a RequestId,
+    /// What is wrong, where more is known than the reason tells.
+    pub(super) detail: Option<&'static str>,
+    /// Where the client should go.
+    pub(super) location: Option<String>,
+}
+
+impl Answer<'_> {
+    /// Queues it, for a request with this head as far as it is known. gRPC clients get what they understand: a status of
+    /// 200, and theirs in `grpc-status` (gRPC over HTTP/2, "Responses").
+    pub(super) fn queue<D: Downstream>(&self, to: Option<&RequestHead>, down: &mut D) {
+        let mut head = ResponseHead::default();
+        head.fields.append(REASON_HEADER, self.reason.token());
+        head.fields.append(REQUEST_ID, self.id.as_str());
+        head.fields.append("Cache-Control", "no-store");
+        let kind = to.and_then(|head| head.fields.get("Content-Type"));
+        if kind.is_some_and(grpc::is_grpc) {
+            head.fields.append("Content-Type", "application/grpc");
+            head.fields.append("grpc-status", grpc::grpc_status(self.status));
+            head.fields.append(
+                "grpc-message",
+                format!("{} ({})", text(self.reason).trim_end_matches('.'), self.reason),
+            );
+            down.start(&head, Length::None);
+            return;
+        }
+        head.status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        head.fields.append("Content-Type", "text/plain; charset=utf-8");
+        if self.reason == AnswerReason::MethodNotAllowed {
+            head.fields.append("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        }
+        if let Some(location) = &self.location {
+            head.fields.append("Location", location);
+        }
+        let detail = self.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+        let body = format!("{} ({}{detail})\n", text(self.reason), self.reason);
+        down.start(&head, Length::Exactly(body.len() as u64));
+        if to.is_none_or(|head| head.method != http::Method::HEAD) {
+            down.data(Bytes::from(body));
+        }
+        down.end(None);
     }
-    if reason == AnswerReason::BadRequest || !session.is_body_empty() {
-        session.set_keepalive(None);
-    }
-    let head = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(header), head).await?;
-    if !head {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
-    }
-    Ok(())
 }

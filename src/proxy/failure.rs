@@ -1,68 +1,105 @@
-//! What a failure on the way to a pod means.
+//! What a failure on the way to a pod means: for the client, for the pod's record, and for a further attempt.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use http::Method;
 
 use crate::model::{AnswerReason, FailureKind};
+use crate::tls::TlsError;
+use crate::wire::{ClientError, Refused, UpstreamError};
 
 /// The status that metrics and the access log show when the client left before it had its answer (nginx's convention).
 pub(super) const CLIENT_CLOSED: u16 = 499;
 
-/// What a failed connect says of the endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an attempt ended without a whole answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The client left, or sent what cannot be served.
+    #[error(transparent)]
+    Client(ClientError),
+    /// The pod broke off, or answered what is not HTTP.
+    #[error(transparent)]
+    Upstream(UpstreamError),
+    /// There was no connection.
+    #[error("no connection to the pod: {0}")]
+    Connect(ConnectFailure),
+    /// The pod took too long.
+    #[error("the pod took too long")]
+    Timeout,
+}
+
+/// Why there was no connection.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectFailure {
     /// Nothing listens there: no new requests until better is heard of it (semantics §2.2).
+    #[error("refused")]
     Refused,
-    /// It may be the endpoint, or the network.
-    Other,
+    /// It took too long.
+    #[error("it took too long")]
+    Timeout,
+    /// There is no TLS with the pod.
+    #[error("{0}")]
+    Tls(TlsError),
+    /// The network, or this machine, had none to give.
+    #[error("{0}")]
+    Io(std::io::Error),
 }
 
-pub(super) fn connect_failure(error: &Error) -> ConnectFailure {
-    if *error.etype() == ErrorType::ConnectRefused { ConnectFailure::Refused } else { ConnectFailure::Other }
+/// On which terms a request may be tried once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// No pod has seen it: whatever its method, and outside the budget, since nobody is hammered (semantics §4.1).
+    NotSeen,
+    /// A pod may have seen it: within the budget (semantics §4.2, §4.3).
+    WithinBudget,
+    /// Not at all.
+    Never,
 }
 
-/// How an upstream failed an attempt; nothing when the fault is not its own.
-#[expect(clippy::wildcard_enum_match_arm, reason = "pingora's kinds of error are many, and more may come")]
-pub(super) fn upstream_failure(error: &Error) -> Option<FailureKind> {
-    if *error.esource() != ErrorSource::Upstream {
-        return None;
-    }
-    Some(match error.etype() {
-        ErrorType::ConnectTimedout
-        | ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::BindError
-        | ErrorType::SocketError
-        | ErrorType::ConnectProxyFailure
-        | ErrorType::TLSHandshakeFailure
-        | ErrorType::TLSHandshakeTimedout => FailureKind::Connect,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => FailureKind::Timeout,
-        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
-            FailureKind::Protocol
+impl Failure {
+    /// On which terms a request with this method may be tried once more.
+    pub(super) fn again(&self, method: &Method) -> Again {
+        match self {
+            Self::Connect(_) | Self::Upstream(UpstreamError::NotTaken) => Again::NotSeen,
+            Self::Upstream(UpstreamError::NoAnswer) if method.is_idempotent() => Again::WithinBudget,
+            Self::Client(_) | Self::Upstream(_) | Self::Timeout => Again::Never,
         }
-        _ => FailureKind::Reset,
-    })
+    }
+
+    /// How the pod failed; nothing when the fault is not its own.
+    pub(super) fn kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::Client(_) => None,
+            Self::Connect(_) => Some(FailureKind::Connect),
+            Self::Timeout => Some(FailureKind::Timeout),
+            Self::Upstream(UpstreamError::Protocol(_)) => Some(FailureKind::Protocol),
+            Self::Upstream(UpstreamError::NotTaken | UpstreamError::NoAnswer | UpstreamError::Broken) => {
+                Some(FailureKind::Reset)
+            }
+        }
+    }
+
+    /// The answer to a request that failed for good: its status and why; nothing when nobody is there to get one.
+    pub(super) fn answer(&self) -> Option<(u16, AnswerReason)> {
+        match self {
+            Self::Client(ClientError::Gone) => None,
+            Self::Client(ClientError::TooSlow) => Some((408, AnswerReason::ClientTimeout)),
+            Self::Client(ClientError::Refused(refused)) => Some(answer_to(*refused)),
+            Self::Connect(_) => Some((502, AnswerReason::ConnectFailed)),
+            Self::Timeout => Some((504, AnswerReason::Timeout)),
+            Self::Upstream(UpstreamError::Protocol(_)) => Some((502, AnswerReason::UpstreamProtocol)),
+            Self::Upstream(_) => Some((502, AnswerReason::UpstreamReset)),
+        }
+    }
 }
 
-/// The answer to a request that failed for good; nothing when the client is not there to get one.
-pub(super) fn answer(error: &Error) -> Option<AnswerReason> {
-    if let Some(kind) = upstream_failure(error) {
-        return Some(match kind {
-            FailureKind::Connect => AnswerReason::ConnectFailed,
-            FailureKind::Reset => AnswerReason::UpstreamReset,
-            FailureKind::Timeout => AnswerReason::Timeout,
-            FailureKind::Protocol => AnswerReason::UpstreamProtocol,
-        });
-    }
-    match (error.esource(), error.etype()) {
-        (
-            ErrorSource::Downstream,
-            ErrorType::WriteError
-            | ErrorType::ReadError
-            | ErrorType::ConnectionClosed
-            | ErrorType::WriteTimedout,
-        ) => None,
-        (ErrorSource::Downstream, _) => Some(AnswerReason::BadRequest),
-        _ => Some(AnswerReason::Internal),
-    }
+/// The answer to a request that is refused for what it is.
+pub(super) fn answer_to(refused: Refused) -> (u16, AnswerReason) {
+    let reason = match refused.status {
+        405 => AnswerReason::MethodNotAllowed,
+        413 => AnswerReason::BodyTooLarge,
+        414 => AnswerReason::UriTooLong,
+        431 => AnswerReason::HeaderTooLarge,
+        417 | 501 | 505 => AnswerReason::NotSupported,
+        _ => return (400, AnswerReason::BadRequest),
+    };
+    (refused.status, reason)
 }

@@ -1,75 +1,68 @@
 //! What is added to, and kept from, the headers that pass (contract §5).
 //!
-//! Hop-by-hop fields of requests are pingora's to drop (its `HttpUpstreamRequestPolicy::standard`); those of answers are
-//! dropped here.
+//! Fields for one hop alone end in `wire`, which reads and writes them itself.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::wire::{Fields, RequestHead};
 
 use super::request::{REQUEST_ID, RequestId};
 
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
 const FORWARDED_HOST: &str = "X-Forwarded-Host";
-/// What this router says of a client.
-const FORWARDED: [&str; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
 /// What others may say of a client, and only trusted hops may.
-const CLIENTS_WORD: [&str; 3] = ["Forwarded", "X-Real-IP", "X-Forwarded-Port"];
-
-/// Fields of an answer that are for this hop alone (RFC 9110 §7.6.1). `Transfer-Encoding` is pingora's: it frames by it.
-const HOP_BY_HOP: [&str; 3] = ["Keep-Alive", "Proxy-Connection", "Proxy-Authenticate"];
+const CLIENTS_WORD: [&str; 6] =
+    ["Forwarded", "X-Real-IP", "X-Forwarded-Port", FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
 
 /// The hop before this one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hop {
     /// Its address.
-    pub(super) address: Option<IpAddr>,
+    pub(super) address: IpAddr,
     /// Whether its word about the client counts (`trustedProxies`).
     pub(super) trusted: bool,
 }
 
-/// Tells the upstream who asked, for what, and under which id. What a trusted hop said of that is kept, and its own
-/// address added; anyone else's word is replaced.
-pub(super) fn tell_upstream(
-    upstream: &mut RequestHeader,
-    hop: Hop,
-    scheme: &'static str,
-    id: &RequestId,
-) -> pingora::Result<()> {
-    to_origin_form(upstream);
-    upstream.insert_header(REQUEST_ID, id.as_str())?;
-    if !hop.trusted {
-        for name in CLIENTS_WORD.iter().chain(&FORWARDED) {
-            upstream.remove_header(*name);
-        }
-    }
-    if let Some(address) = hop.address {
-        let mut chain = forwarded_for(&upstream.headers).collect::<Vec<_>>().join(", ");
-        if !chain.is_empty() {
+/// Tells the pod who asked, for what, and under which id. What a trusted hop said of that is kept, and its own address added;
+/// anyone else's word is replaced.
+pub(super) fn tell_upstream(head: &mut RequestHead, hop: Hop, scheme: &'static str, id: &RequestId) {
+    let fields = &mut head.fields;
+    let mut chain = String::new();
+    if hop.trusted {
+        for address in forwarded_for(fields) {
+            chain.push_str(address);
             chain.push_str(", ");
         }
-        chain.push_str(&address.to_string());
-        upstream.insert_header(FORWARDED_FOR, chain)?;
+        fields.remove(FORWARDED_FOR);
+        fields.remove(REQUEST_ID);
+    } else {
+        let said = |name: &[u8]| {
+            let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
+            CLIENTS_WORD.iter().any(|other| is(&other)) || is(&REQUEST_ID)
+        };
+        // All of them begin with one of two letters.
+        fields.retain(|name, _| !matches!(name.first(), Some(b'X' | b'x' | b'F' | b'f')) || !said(name));
     }
-    if !upstream.headers.contains_key(FORWARDED_PROTO) {
-        upstream.insert_header(FORWARDED_PROTO, scheme)?;
+    // Writing to a string cannot fail.
+    let _ = write!(chain, "{}", hop.address);
+    fields.append(REQUEST_ID, id.as_str());
+    fields.append(FORWARDED_FOR, chain);
+    if fields.get(FORWARDED_PROTO).is_none() {
+        fields.append(FORWARDED_PROTO, scheme);
     }
-    if !upstream.headers.contains_key(FORWARDED_HOST)
-        && let Some(host) = upstream.headers.get(header::HOST).cloned()
-    {
-        upstream.insert_header(FORWARDED_HOST, host)?;
+    if fields.get(FORWARDED_HOST).is_none() && !head.authority.is_empty() {
+        fields.append(FORWARDED_HOST, &head.authority);
     }
-    Ok(())
 }
 
 /// The client behind trusted hops: of `X-Forwarded-For` and the hop itself, the last address that is not a trusted one.
-pub(super) fn client_behind(headers: &HeaderMap, hop: IpAddr, trusted: &[IpNet]) -> IpAddr {
+pub(super) fn client_behind(fields: &Fields, hop: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = hop;
-    let chain: Vec<_> = forwarded_for(headers).collect();
+    let chain: Vec<_> = forwarded_for(fields).collect();
     for address in chain.iter().rev() {
         if !trusted.iter().any(|net| net.contains(&client)) {
             break;
@@ -82,140 +75,76 @@ pub(super) fn client_behind(headers: &HeaderMap, hop: IpAddr, trusted: &[IpNet])
     client
 }
 
-fn forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|address| !address.is_empty())
-}
-
-/// A pod is an origin server: of a target with scheme and host it gets path and query alone (RFC 9112 §3.2.1). These are
-/// what pingora's URI has of such a target; that its host is that of `Host` pingora has seen to.
-fn to_origin_form(upstream: &mut RequestHeader) {
-    if !upstream.raw_path().starts_with(b"/") && upstream.uri.path().starts_with('/') {
-        upstream.set_uri(upstream.uri.clone());
-    }
-}
-
-/// Drops what of an answer was for the hop to this router alone.
-pub(super) fn drop_hop_by_hop(answer: &mut ResponseHeader) {
-    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-        return;
-    }
-    for name in HOP_BY_HOP {
-        answer.remove_header(name);
-    }
-    let named = connection_named(answer.headers.get_all(header::CONNECTION).iter());
-    for name in named {
-        answer.remove_header(&name);
-    }
-    answer.remove_header(&header::CONNECTION);
-}
-
-/// The fields that `Connection` names, less those that frame the message.
-fn connection_named<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Vec<HeaderName> {
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|token| HeaderName::try_from(token.trim()).ok())
-        .filter(|name| *name != header::TRANSFER_ENCODING && *name != header::CONTENT_LENGTH)
-        .collect()
+fn forwarded_for(fields: &Fields) -> impl Iterator<Item = &str> {
+    fields.elements(FORWARDED_FOR).filter_map(|address| std::str::from_utf8(address).ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn stranger(address: [u8; 4]) -> Hop {
-        Hop { address: Some(address.into()), trusted: false }
+    fn head(authority: &str, fields: &[(&str, &str)]) -> RequestHead {
+        let mut head = RequestHead { authority: authority.to_owned(), ..RequestHead::default() };
+        fields.iter().for_each(|(name, value)| head.fields.append(name, value));
+        head
     }
 
-    fn id(text: &'static str) -> RequestId {
-        RequestId::Kept(HeaderValue::from_static(text))
+    fn id(text: &str) -> RequestId {
+        RequestId::Kept(text.to_owned())
+    }
+
+    fn get<'a>(head: &'a RequestHead, name: &str) -> Vec<&'a str> {
+        head.fields.all(name).map(|value| std::str::from_utf8(value).unwrap()).collect()
     }
 
     #[test]
     fn a_trusted_hops_word_is_kept_and_its_address_added() {
-        let mut upstream = RequestHeader::build("GET", b"/", None).unwrap();
-        for (name, value) in [
-            ("Host", "shop.internal"),
-            ("X-Forwarded-For", "203.0.113.7, 10.1.1.1"),
-            ("X-Forwarded-Proto", "https"),
-            ("X-Forwarded-Host", "shop.example.com"),
-            ("X-Real-IP", "203.0.113.7"),
-            ("X-Request-Id", "theirs"),
-        ] {
-            upstream.append_header(name, value).unwrap();
-        }
+        let mut request = head(
+            "shop.internal",
+            &[
+                ("X-Forwarded-For", "203.0.113.7, 10.1.1.1"),
+                ("X-Forwarded-Proto", "https"),
+                ("X-Forwarded-Host", "shop.example.com"),
+                ("X-Real-IP", "203.0.113.7"),
+                ("X-Request-Id", "theirs"),
+            ],
+        );
         let trusted: [IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
         let hop = IpAddr::from([10, 0, 0, 9]);
-        let kept = RequestId::kept(&upstream).unwrap();
-        assert_eq!(client_behind(&upstream.headers, hop, &trusted), IpAddr::from([203, 0, 113, 7]));
-        tell_upstream(&mut upstream, Hop { address: Some(hop), trusted: true }, "http", &kept).unwrap();
-        let get = |name: &str| upstream.headers.get(name).unwrap().to_str().unwrap();
-        assert_eq!(get("x-forwarded-for"), "203.0.113.7, 10.1.1.1, 10.0.0.9");
-        assert_eq!((get("x-forwarded-proto"), get("x-forwarded-host")), ("https", "shop.example.com"));
-        assert_eq!((get("x-real-ip"), get("x-request-id")), ("203.0.113.7", "theirs"));
+        let kept = RequestId::kept(&request.fields).unwrap();
+        assert_eq!(client_behind(&request.fields, hop, &trusted), IpAddr::from([203, 0, 113, 7]));
+        tell_upstream(&mut request, Hop { address: hop, trusted: true }, "http", &kept);
+        assert_eq!(get(&request, "x-forwarded-for"), ["203.0.113.7, 10.1.1.1, 10.0.0.9"]);
+        assert_eq!(get(&request, "x-forwarded-proto"), ["https"]);
+        assert_eq!(get(&request, "x-forwarded-host"), ["shop.example.com"]);
+        assert_eq!(get(&request, "x-real-ip"), ["203.0.113.7"]);
+        assert_eq!(get(&request, "x-request-id"), ["theirs"]);
         // What a client wrote before its first trusted hop is not believed.
-        upstream.insert_header("X-Forwarded-For", "6.6.6.6, 203.0.113.7").unwrap();
-        assert_eq!(client_behind(&upstream.headers, hop, &trusted), IpAddr::from([203, 0, 113, 7]));
+        request.fields.set("X-Forwarded-For", "6.6.6.6, 203.0.113.7");
+        assert_eq!(client_behind(&request.fields, hop, &trusted), IpAddr::from([203, 0, 113, 7]));
     }
 
     #[test]
     fn a_clients_word_about_itself_is_replaced() {
-        let mut upstream = RequestHeader::build("GET", b"/", None).unwrap();
-        for (name, value) in [
-            ("Host", "shop.example.com"),
-            ("X-Forwarded-For", "6.6.6.6"),
-            ("x-forwarded-proto", "https"),
-            ("X-Forwarded-Host", "evil"),
-            ("Forwarded", "for=6.6.6.6"),
-            ("X-Real-IP", "6.6.6.6"),
-            ("X-Request-Id", "mine"),
-            ("Traceparent", "00-abc"),
-        ] {
-            upstream.append_header(name, value).unwrap();
-        }
-        tell_upstream(&mut upstream, stranger([10, 0, 0, 9]), "http", &id("id")).unwrap();
-        let get = |name: &str| {
-            upstream.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>()
-        };
-        assert_eq!(get("x-forwarded-for"), ["10.0.0.9"]);
-        assert_eq!(get("x-forwarded-proto"), ["http"]);
-        assert_eq!(get("x-forwarded-host"), ["shop.example.com"]);
-        assert_eq!(get("x-request-id"), ["id"]);
-        assert_eq!(get("traceparent"), ["00-abc"]);
-        assert!(get("forwarded").is_empty() && get("x-real-ip").is_empty());
-    }
-
-    #[test]
-    fn a_pod_gets_path_and_query_alone() {
-        for (target, wanted) in [
-            ("http://shop.example.com/a?b=c", "/a?b=c"),
-            ("https://shop.example.com", "/"),
-            ("/a?b", "/a?b"),
-            ("*", "*"),
-        ] {
-            let mut upstream = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
-            tell_upstream(&mut upstream, stranger([10, 0, 0, 9]), "http", &id("id")).unwrap();
-            assert_eq!(upstream.raw_path(), wanted.as_bytes(), "{target}");
-        }
-    }
-
-    #[test]
-    fn hop_by_hop_fields_of_an_answer_end_here() {
-        let mut answer = ResponseHeader::build(200, None).unwrap();
-        for (name, value) in [
-            ("Connection", "close, X-Internal"),
-            ("Connection", "Transfer-Encoding"),
-            ("X-Internal", "1"),
-            ("Keep-Alive", "timeout=5"),
-            ("Transfer-Encoding", "chunked"),
-            ("X-Kept", "1"),
-        ] {
-            answer.append_header(name, value).unwrap();
-        }
-        drop_hop_by_hop(&mut answer);
-        let mut names: Vec<_> = answer.headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, ["transfer-encoding", "x-kept"]);
+        let mut request = head(
+            "shop.example.com",
+            &[
+                ("X-Forwarded-For", "6.6.6.6"),
+                ("x-forwarded-proto", "https"),
+                ("X-Forwarded-Host", "evil"),
+                ("Forwarded", "for=6.6.6.6"),
+                ("X-Real-IP", "6.6.6.6"),
+                ("x-request-id", "mine"),
+                ("X-Kept", "1"),
+                ("Traceparent", "00-abc"),
+            ],
+        );
+        tell_upstream(&mut request, Hop { address: [10, 0, 0, 9].into(), trusted: false }, "http", &id("id"));
+        assert_eq!(get(&request, "x-forwarded-for"), ["10.0.0.9"]);
+        assert_eq!(get(&request, "x-forwarded-proto"), ["http"]);
+        assert_eq!(get(&request, "x-forwarded-host"), ["shop.example.com"]);
+        assert_eq!(get(&request, "x-request-id"), ["id"]);
+        assert_eq!((get(&request, "traceparent"), get(&request, "x-kept")), (vec!["00-abc"], vec!["1"]));
+        assert!(get(&request, "forwarded").is_empty() && get(&request, "x-real-ip").is_empty());
     }
 }

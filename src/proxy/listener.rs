@@ -1,31 +1,26 @@
 //! Listeners: accepting connections, and stopping without losing one (semantics §4.5).
 //!
-//! pingora's own server closes its listeners the moment it is told to stop and then sleeps; here the listener goes on for
-//! `drain.delay`, so that those who have not heard yet lose nothing, and the wait ends as soon as the last request has.
+//! When told to stop, a listener goes on accepting for `drain.delay`, so that those who have not heard yet lose nothing; the
+//! wait after it ends as soon as the last request has.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pingora::apps::{HttpServerApp as _, ServerApp as _};
-use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::{GetSocketDigest as _, SocketDigest};
-use pingora::proxy::HttpProxy;
-use pingora::server::configuration::ServerConf;
 use prometheus::core::{AtomicI64, GenericGauge};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::model::Edge;
 use crate::telemetry::Telemetry;
+use crate::tls::ListenerCertificates;
 
 use super::Gateway;
-use super::gateway::ATTEMPTS;
+use super::connection::{self, Client, Site};
+use super::pool::Pools;
 
-/// How many idle connections to pods are kept, all pods together.
-const IDLE_POOL: usize = 4096;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 /// How long after the last connection was taken its request may take to come.
@@ -39,6 +34,8 @@ pub struct Listener {
     name: String,
     socket: TcpListener,
     address: SocketAddr,
+    edge: Arc<Edge>,
+    certificates: Option<Arc<ListenerCertificates>>,
 }
 
 /// Why a listener could not be bound.
@@ -56,7 +53,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the name does not resolve, or the address cannot be bound.
-    pub async fn bind(name: &str, address: &str) -> Result<Self, BindError> {
+    pub async fn bind(name: &str, address: &str, edge: Edge) -> Result<Self, BindError> {
         let failed = |error: std::io::Error| BindError {
             name: name.to_owned(),
             address: address.to_owned(),
@@ -68,7 +65,13 @@ impl Listener {
         let address = addresses.next().ok_or_else(missing)?;
         let socket = listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { name: name.to_owned(), socket, address })
+        Ok(Self { name: name.to_owned(), socket, address, edge: Arc::new(edge), certificates: None })
+    }
+
+    /// The same listener, speaking TLS with these.
+    #[must_use]
+    pub fn with_tls(self, certificates: Option<Arc<ListenerCertificates>>) -> Self {
+        Self { certificates, ..self }
     }
 
     /// Its name.
@@ -136,8 +139,7 @@ impl Shutdown {
 
 /// A gateway on its listeners.
 pub struct Server {
-    proxy: Arc<HttpProxy<Gateway>>,
-    closing: Arc<AtomicBool>,
+    gateway: Arc<Gateway>,
     telemetry: Arc<Telemetry>,
     drain: Drain,
 }
@@ -146,40 +148,36 @@ impl Server {
     /// A server for this gateway.
     #[must_use]
     pub fn new(gateway: Gateway, telemetry: Arc<Telemetry>, drain: Drain) -> Self {
-        let conf = ServerConf {
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            upstream_keepalive_pool_size: IDLE_POOL,
-            max_retries: ATTEMPTS,
-            ..ServerConf::default()
-        };
-        let closing = Arc::clone(&gateway.closing);
-        let mut proxy = HttpProxy::new(gateway, Arc::new(conf));
-        proxy.handle_init_modules();
-        Self { proxy: Arc::new(proxy), closing, telemetry, drain }
+        Self { gateway: Arc::new(gateway), telemetry, drain }
     }
 
     /// Serves until told to stop, then until the last request has ended or `drain.timeout` has passed. Returns how many
     /// connections were cut.
     pub async fn run(self, listeners: Vec<Listener>, mut shutdown: Shutdown) -> usize {
-        // Two words: `closing` makes connections end after the next answer; `closed` ends the accepting.
-        let (say_closing, closing) = watch::channel(false);
         let (say_closed, closed) = watch::channel(false);
+        let leave = CancellationToken::new();
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
+        let sweeping = tokio::spawn(Pools::sweep(Arc::downgrade(&self.gateway.pools)));
         for listener in listeners {
             let accept = Accept {
-                proxy: Arc::clone(&self.proxy),
+                gateway: Arc::clone(&self.gateway),
+                site: Arc::new(Site {
+                    edge: Arc::clone(&listener.edge),
+                    certificates: listener.certificates.clone(),
+                }),
                 open: self.telemetry.connections(&listener.name),
                 errors: self.telemetry.accept_errors(&listener.name),
+                places: Arc::new(Semaphore::new(listener.edge.connections)),
                 connections: connections.clone(),
-                closing: closing.clone(),
+                leave: leave.clone(),
             };
             accepting.spawn(accept.run(listener, closed.clone()));
         }
         accepting.close();
         shutdown.wait().await;
-        self.closing.store(true, Ordering::Relaxed);
-        say_closing.send_replace(true);
+        // Connections end with their next answer from now on, and new ones are still taken.
+        self.gateway.close();
         tokio::time::sleep(self.drain.delay).await;
         say_closed.send_replace(true);
         accepting.wait().await;
@@ -187,29 +185,33 @@ impl Server {
         // One that was taken at the last moment has its request still on the way.
         let _ = tokio::time::timeout(LAST_REQUESTS, connections.wait()).await;
         // Connections that wait for a request are closed now; requests that run go on.
-        self.proxy.http_cleanup().await;
+        leave.cancel();
         let _ = tokio::time::timeout(self.drain.timeout, connections.wait()).await;
+        sweeping.abort();
         connections.len()
     }
 }
 
 struct Accept {
-    proxy: Arc<HttpProxy<Gateway>>,
+    gateway: Arc<Gateway>,
+    site: Arc<Site>,
     open: GenericGauge<AtomicI64>,
     errors: prometheus::IntCounter,
+    /// One for each connection that may be open.
+    places: Arc<Semaphore>,
     connections: TaskTracker,
-    closing: watch::Receiver<bool>,
+    leave: CancellationToken,
 }
 
 impl Accept {
     async fn run(self, listener: Listener, mut closed: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
-                accepted = listener.socket.accept() => accepted,
+                accepted = self.accept(&listener) => accepted,
                 _ = closed.wait_for(|closed| *closed) => break,
             };
             match accepted {
-                Ok((socket, peer)) => self.serve(socket, peer),
+                Ok(connection) => self.serve(connection),
                 Err(error) => {
                     self.errors.inc();
                     // A connection that ended while it waited is no reason to pause; a lack of descriptors is.
@@ -221,33 +223,37 @@ impl Accept {
             }
         }
         // What the kernel took before the end was accepted from the client's point of view: serve it as well.
-        while let Ok(Ok((socket, peer))) =
-            tokio::time::timeout(Duration::from_millis(1), listener.socket.accept()).await
+        while let Ok(Ok(connection)) =
+            tokio::time::timeout(Duration::from_millis(1), self.accept(&listener)).await
         {
-            self.serve(socket, peer);
+            self.serve(connection);
         }
     }
 
-    fn serve(&self, socket: TcpStream, peer: SocketAddr) {
-        let stream = stream(socket, peer);
-        let (proxy, closing) = (Arc::clone(&self.proxy), self.closing.clone());
+    /// The next connection, once there is a place for it.
+    async fn accept(&self, listener: &Listener) -> std::io::Result<Accepted> {
+        // The semaphore is never closed.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (socket, peer) = listener.socket.accept().await?;
+        Ok(Accepted { socket, peer, place })
+    }
+
+    fn serve(&self, Accepted { socket, peer, place }: Accepted) {
+        let (gateway, leave) = (Arc::clone(&self.gateway), self.leave.clone());
+        let client = Client::new(peer.ip().to_canonical(), Arc::clone(&self.site));
         let open = OpenConnection::new(&self.open);
         self.connections.spawn(async move {
-            let _open = open;
-            proxy.process_new(Box::new(stream), &closing).await;
+            let _open = (open, place);
+            connection::serve(gateway, client, socket, leave).await;
         });
     }
 }
 
-/// A pingora stream of an accepted socket, as its own listeners make it.
-fn stream(socket: TcpStream, peer: SocketAddr) -> Stream {
-    // Without it answers wait for acknowledgements; a socket that refuses it is about to fail anyway.
-    let _ = socket.set_nodelay(true);
-    let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-    let _ = digest.peer_addr.set(Some(peer.into()));
-    let mut stream = Stream::from(socket);
-    stream.set_socket_digest(digest);
-    stream
+/// A connection that was accepted.
+struct Accepted {
+    socket: TcpStream,
+    peer: SocketAddr,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 fn is_of_the_connection(error: &std::io::Error) -> bool {

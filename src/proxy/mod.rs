@@ -1,18 +1,25 @@
-//! The request path on pingora: the only room that names it.
+//! The request path: listeners, a client's connection, one request on its way to a pod and back.
 //!
 //! ```text
-//! listener ─ accept ─> HttpProxy<Gateway> ─ request_filter ─> upstream_peer ─> … ─> response_filter ─> logging
-//!                                           route, version     endpoint
+//! listener ─ accept ─> connection ─ request ─> exchange ─ attempt ─> relay ─> wire
+//!                                              route, version, endpoint, retries
 //! ```
 //!
 //! A request keeps the [`Route`](crate::routing::Route) it started with, retries included, whatever is published meanwhile.
 
 mod answer;
+mod connect;
+mod connection;
+mod exchange;
 mod failure;
 mod gateway;
 mod headers;
 mod listener;
+mod pool;
 mod probe;
+mod proxy_protocol;
+mod relay;
+mod replay;
 mod request;
 
 pub use gateway::{Gateway, GatewayOptions, Published};

@@ -1,25 +1,32 @@
 //! What is known of one request while it is served.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use http::HeaderValue;
-use pingora::http::RequestHeader;
 
 use crate::model::{AnswerReason, EndpointId};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{Choice, Endpoint, InFlight, Route, Version};
+use crate::wire::Fields;
 
 use super::failure;
 
 /// What is known of one request while it is served; ends with it.
 #[derive(Debug)]
-pub struct Request {
+pub(super) struct Request {
     pub(super) started: Instant,
     pub(super) routed: Option<Routed>,
     /// Serinus answers it itself, and why.
     pub(super) answer: Option<AnswerReason>,
     pub(super) id: RequestId,
+    /// The client behind trusted hops, where that is another than the hop before this one.
+    pub(super) client: Option<IpAddr>,
+    /// The status of the answer; 0 while there is none.
+    pub(super) status: u16,
+    /// How many bytes of the answer's body came from a pod.
+    pub(super) bytes: u64,
+    /// No pod answered it.
+    pub(super) failed: bool,
 }
 
 /// A request that found its route and version.
@@ -31,20 +38,40 @@ pub(super) struct Routed {
     pub(super) at: Option<InFlight>,
     /// Where it was tried, the present endpoint included.
     pub(super) tried: Tried,
+    /// How many attempts there were.
+    pub(super) attempts: usize,
+    /// The last attempt met a kept connection that the pod had closed.
+    pub(super) stale: bool,
     ended: bool,
 }
 
 impl Request {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), routed: None, answer: None, id: RequestId::random() }
+        Self {
+            started: Instant::now(),
+            routed: None,
+            answer: None,
+            id: RequestId::random(),
+            client: None,
+            status: 0,
+            bytes: 0,
+            failed: false,
+        }
     }
 }
 
 impl Routed {
     /// A request of this route begins, at this version.
     pub(super) fn begin(route: &Arc<Route>, choice: Choice) -> Self {
-        let routed =
-            Self { route: Arc::clone(route), choice, at: None, tried: Tried::default(), ended: false };
+        let routed = Self {
+            route: Arc::clone(route),
+            choice,
+            at: None,
+            tried: Tried::default(),
+            attempts: 0,
+            stale: false,
+            ended: false,
+        };
         if let Some(version) = routed.version() {
             version.tally.begin();
         }
@@ -56,7 +83,7 @@ impl Routed {
         self.ended = true;
         let Some(version) = self.version() else { return };
         version.tally.end(self.choice.reason, status, took);
-        if self.tried.count() > 1 {
+        if self.attempts > 1 {
             version.tally.retried(if failed { RetryOutcome::Failure } else { RetryOutcome::Success });
         }
     }
@@ -70,6 +97,8 @@ impl Routed {
         let tried = &self.tried;
         let next = self.version()?.pick(|endpoint| tried.has(&endpoint.id), || fastrand::u64(..))?;
         self.tried.add(next.endpoint());
+        self.attempts += 1;
+        self.stale = false;
         // The one before is left only now, so that it does not look idle to this pick.
         self.at = Some(next);
         self.at.as_ref().map(InFlight::endpoint)
@@ -100,11 +129,12 @@ impl Tried {
     fn add(&mut self, endpoint: &Arc<Endpoint>) {
         match self.first {
             None => self.first = Some(Arc::clone(endpoint)),
+            Some(_) if self.has(&endpoint.id) => {}
             Some(_) => self.more.push(Arc::clone(endpoint)),
         }
     }
 
-    /// How many attempts there were.
+    /// How many there are.
     pub(super) fn count(&self) -> usize {
         usize::from(self.first.is_some()) + self.more.len()
     }
@@ -116,7 +146,7 @@ pub(super) enum RequestId {
     /// 32 random hexadecimal digits.
     Own([u8; 32]),
     /// What a trusted hop said.
-    Kept(HeaderValue),
+    Kept(String),
 }
 
 /// The header that carries a request's id.
@@ -136,16 +166,17 @@ impl RequestId {
     }
 
     /// The id that a trusted hop gave the request, if it is one.
-    pub(super) fn kept(header: &RequestHeader) -> Option<Self> {
-        let id = header.headers.get(REQUEST_ID)?;
-        let fit = (1..=LONGEST_ID).contains(&id.len()) && id.to_str().is_ok();
-        fit.then(|| Self::Kept(id.clone()))
+    pub(super) fn kept(fields: &Fields) -> Option<Self> {
+        let id = fields.text(REQUEST_ID)?;
+        let fit =
+            (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        fit.then(|| Self::Kept(id.to_owned()))
     }
 
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Own(digits) => std::str::from_utf8(digits).unwrap_or_default(),
-            Self::Kept(value) => value.to_str().unwrap_or_default(),
+            Self::Kept(value) => value,
         }
     }
 }

@@ -1,9 +1,18 @@
 //! An endpoint as requests see it: where it is, and what is going on there.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use std::sync::{Arc, OnceLock};
+
 use crate::model::{EndpointId, PodKey, Protocol};
+
+/// The connections to an endpoint, kept by who makes them.
+pub trait Connections: Any + Send + Sync + fmt::Debug {
+    /// Closes those that serve no request, and those that do as soon as they have ended (semantics §2.3).
+    fn close_idle(&self);
+}
 
 /// An endpoint: the same object in every table as long as it is the same pod at the same address.
 #[derive(Debug)]
@@ -16,13 +25,33 @@ pub struct Endpoint {
     pub protocol: Protocol,
     in_flight: AtomicU32,
     refused: AtomicBool,
+    connections: OnceLock<Box<dyn Connections>>,
 }
 
 impl Endpoint {
     /// An endpoint with a clean record.
     #[must_use]
     pub fn new(id: EndpointId, pod: Option<PodKey>, protocol: Protocol) -> Self {
-        Self { id, pod, protocol, in_flight: AtomicU32::new(0), refused: AtomicBool::new(false) }
+        Self {
+            id,
+            pod,
+            protocol,
+            in_flight: AtomicU32::new(0),
+            refused: AtomicBool::new(false),
+            connections: OnceLock::new(),
+        }
+    }
+
+    /// The connections to it, made at the first call. Nothing when they are of another kind.
+    pub fn connections<C: Connections>(&self, make: impl FnOnce() -> C) -> Option<&C> {
+        let kept: &dyn Any = self.connections.get_or_init(|| Box::new(make())).as_ref();
+        kept.downcast_ref()
+    }
+
+    /// Whether connections to it are not to be kept.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.is_refused()
     }
 
     /// How many requests it is serving.

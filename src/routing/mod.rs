@@ -13,7 +13,7 @@ mod table;
 pub mod tally;
 
 pub use compile::Compiler;
-pub use endpoint::{Endpoint, InFlight};
+pub use endpoint::{Connections, Endpoint, InFlight};
 pub use explain::{Explanation, VersionOdds};
 pub use matcher::{Matched, MatchedBy, Matcher, RouteIndex};
 pub use split::{Place, Split};

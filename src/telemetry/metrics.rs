@@ -54,6 +54,7 @@ pub struct Telemetry {
     pub(super) watch_events: IntCounterVec,
     pub(super) watch_connected: IntGaugeVec,
     pub(super) state_saves: IntCounterVec,
+    pub(super) certificate_expiry: IntGaugeVec,
     connections: IntGaugeVec,
     accept_errors: IntCounterVec,
     dropped_lines: IntCounter,
@@ -137,6 +138,11 @@ impl Telemetry {
                 &["kind"],
             )?,
             state_saves,
+            certificate_expiry: gauges(
+                "serinus_certificate_expiry_seconds",
+                "When a certificate in use ends, in seconds since 1970; no listener for one that is shown to pods.",
+                &["listener", "source"],
+            )?,
             connections: gauges("serinus_active_connections", "Client connections open.", &["listener"])?,
             accept_errors: counters(
                 "serinus_accept_errors_total",

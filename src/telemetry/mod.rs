@@ -4,6 +4,7 @@
 //! the routes (`routing::tally`) and is only named here.
 
 mod access_log;
+mod certificate_events;
 mod events;
 mod logs;
 pub mod metrics;

@@ -88,6 +88,14 @@ pub trait Downstream: Send {
 
     /// Writes out what is queued; ready when all of it is written.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>>;
+
+    /// How many bytes are queued, where that is known: who sees it shrink knows that the client takes something.
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    /// The connection ends after this exchange. To be said before the answer starts; only HTTP/1 has it.
+    fn close_after(&mut self) {}
 }
 
 /// The pod's side of one exchange.

@@ -320,7 +320,6 @@ fn the_image_is_built_from_what_is_copied_and_named_alike() {
         |line: &str| assert!(dockerfile.lines().any(|l| l == line), "deploy/Dockerfile: no line `{line}`");
     has("ENTRYPOINT [\"/usr/local/bin/serinus\"]");
     has("CMD [\"run\"]");
-    has("COPY third_party third_party");
     has("COPY src src");
     assert!(dockerfile.contains(&format!("org.opencontainers.image.version=\"{VERSION}\"")));
     for (name, objects) in builds() {

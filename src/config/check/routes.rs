@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::once;
+use super::traffic::traffic;
 use crate::config::errors::{Errors, shorten};
 use crate::config::file::{PathFile, RouteFile, VersionFile};
 use crate::config::hints::nearest;
@@ -37,6 +38,7 @@ pub(super) fn routes(
         }
         let backend = backend(&route.value, discovery, errors);
         let versions = versions(&route.value, backend.as_ref(), discovery, errors);
+        let traffic = traffic(&route.value, discovery, errors);
         if let (Some(name), Some(backend)) = (route.value.name.value(), backend) {
             specs.push(RouteSpec {
                 name: name.clone(),
@@ -46,7 +48,7 @@ pub(super) fn routes(
                 versions,
                 on_empty: route.value.on_empty.value().copied().unwrap_or_default(),
                 balance: route.value.balance.value().cloned().unwrap_or_default(),
-                traffic: crate::model::Traffic::default(),
+                traffic,
                 debug_headers: route.value.debug_headers.value().copied().unwrap_or_default(),
             });
         }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::parse;
-use super::{KUBERNETES, STATIC, errors};
+use super::{EDGE, KUBERNETES, STATIC, errors};
 
 const LARGE: usize = 1 << 18;
 
@@ -125,12 +125,12 @@ fn sane(text: &str) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn damage_never_panics(text in prop_oneof![damaged(KUBERNETES), damaged(STATIC)]) {
+    fn damage_never_panics(text in prop_oneof![damaged(EDGE), damaged(KUBERNETES), damaged(STATIC)]) {
         sane(&text)?;
     }
 
     #[test]
-    fn other_order_never_panics(text in prop_oneof![shuffled(KUBERNETES), shuffled(STATIC)]) {
+    fn other_order_never_panics(text in prop_oneof![shuffled(EDGE), shuffled(KUBERNETES), shuffled(STATIC)]) {
         sane(&text)?;
     }
 

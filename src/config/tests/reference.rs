@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::hints::flow;
 use super::super::{parse, schema};
-use super::{KUBERNETES, STATIC};
+use super::{EDGE, KUBERNETES, STATIC};
 
 pub(super) const REFERENCE: &str = include_str!("../../../docs/configuration.md");
 
@@ -71,7 +71,7 @@ fn every_field_is_in_the_reference_and_nothing_else() {
     let missing: Vec<_> = expected.difference(&said).collect();
     let wrong: Vec<_> = said.difference(&expected).collect();
     assert!(missing.is_empty() && wrong.is_empty(), "add:\n{missing:#?}\nremove:\n{wrong:#?}");
-    assert!(expected.len() > 35, "the walk finds the fields");
+    assert!(expected.len() > 90, "the walk finds the fields");
 }
 
 /// Calls `check` with the path, schema and need of every field.
@@ -107,98 +107,97 @@ fn the_schema_is_one_and_describes_every_field() {
             assert!(validator.is_valid(value), "{key}: {value}");
         }
     });
-    assert!(fields > 35, "the walk finds the fields: {fields}");
+    assert!(fields > 90, "the walk finds the fields: {fields}");
+}
+
+/// How a value is put into a file that is otherwise right.
+type Put<'p> = &'p dyn Fn(Value) -> Value;
+
+/// A mapping of this schema with what it needs besides `key`, whose value may be wanted.
+fn needs(schema: &Value, key: &str) -> Value {
+    let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut mapping = json!({});
+    for needed in required {
+        mapping[needed] = schema["properties"][needed]["examples"][0].clone();
+    }
+    // Those of which one is needed, or two go together.
+    match (text(schema, "title"), key) {
+        ("certificate", "certFile" | "keyFile") => {
+            mapping = json!({"certFile": "tls.crt", "keyFile": "tls.key"});
+        }
+        ("client certificates", "required") => mapping["caFile"] = json!("ca.crt"),
+        _ => {}
+    }
+    mapping
+}
+
+/// Calls `check` with the schema of every mapping under `schema`, and how such a mapping is put into a file.
+fn every_mapping(schema: &Value, put: Put<'_>, check: &mut dyn FnMut(&Value, Put<'_>)) {
+    if schema["items"].is_object() {
+        // A weight of the first version must be what the others leave.
+        let before = if text(&schema["items"], "title") == "version" {
+            vec![json!({"name": "v0", "selector": "a"})]
+        } else {
+            Vec::new()
+        };
+        every_mapping(&schema["items"], &|item| put([before.clone(), vec![item]].concat().into()), check);
+    }
+    if schema["additionalProperties"].is_object() {
+        every_mapping(&schema["additionalProperties"], &|entry| put(json!({"a/b": entry})), check);
+    }
+    for choice in schema["anyOf"].as_array().into_iter().flatten() {
+        every_mapping(choice, put, check);
+    }
+    let Some(fields) = schema["properties"].as_object() else { return };
+    check(schema, put);
+    for (key, field) in fields {
+        let put = |value| {
+            let mut mapping = needs(schema, key);
+            mapping[key] = value;
+            put(mapping)
+        };
+        every_mapping(field, &put, check);
+    }
 }
 
 #[test]
 fn the_defaults_are_what_the_reference_says() {
-    let mut file = json!({"routes": [{"name": "r", "service": "a/b", "versions": [{"name": "v"}]}]});
-    let minimal = parse("f", &file.to_string());
-    let defaults = |at: &Value| -> Vec<(String, Value)> {
-        let fields = at["properties"].as_object().into_iter().flatten();
-        fields.filter_map(|(k, f)| Some((k.clone(), f.get("default")?.clone()))).collect()
-    };
-    let schema = schema();
-    let mut set = 0;
-    for (path, at) in [
-        ("", &schema),
-        ("/admin", &schema["properties"]["admin"]),
-        ("/drain", &schema["properties"]["drain"]),
-        ("/routes/0", &schema["properties"]["routes"]["items"]),
-    ] {
-        for (key, value) in defaults(at) {
-            if let Some(parent) = path.strip_prefix('/').filter(|p| !p.contains('/')) {
-                file[parent][&key] = value;
-            } else if path.is_empty() {
-                file[&key] = value;
-            } else {
-                file["routes"][0][&key] = value;
-            }
-            set += 1;
+    let mut set = Vec::new();
+    every_mapping(&schema(), &|file| file, &mut |at, put| {
+        for (key, field) in at["properties"].as_object().unwrap() {
+            let Some(default) = field.get("default") else { continue };
+            let mut mapping = needs(at, key);
+            let without = put(mapping.clone()).to_string();
+            mapping[key] = default.clone();
+            let with = put(mapping).to_string();
+            assert!(parse("f", &without).is_ok(), "{key}: {without}: {:?}", parse("f", &without));
+            assert_eq!(parse("f", &with), parse("f", &without), "{key}: {with}");
+            set.push(key.clone());
         }
-    }
-    assert_eq!(parse("f", &file.to_string()), minimal, "{file}");
-    assert_eq!(set, 9, "{file}");
+    });
+    assert!(set.len() > 35, "the walk finds the defaults: {set:?}");
 }
 
 #[test]
 fn every_example_is_read() {
-    // Each example where it belongs, one at a time, in a file that is otherwise right.
-    let route = || json!({"name": "r", "service": "web/shop", "versions": [{"name": "v1", "selector": "a"}]});
-    let schema = schema();
-    let mut read = 0;
-    let mut try_in = |at: &Value, place: &dyn Fn(&str, &Value) -> Value| {
+    let mut read = Vec::new();
+    every_mapping(&schema(), &|file| file, &mut |at, put| {
         for (key, field) in at["properties"].as_object().unwrap() {
             let Some(example) = field["examples"].get(0) else { continue };
-            let file = place(key, example).to_string();
+            let mut mapping = needs(at, key);
+            // A Secret stands for the files.
+            if key == "secret" {
+                mapping = json!({});
+            }
+            mapping[key] = example.clone();
+            let file = put(mapping).to_string();
             assert!(parse("f", &file).is_ok(), "{key}: {file}: {:?}", parse("f", &file));
-            read += 1;
+            read.push(key.clone());
         }
-    };
-    let top = &schema["properties"];
-    try_in(&schema, &|key, example| {
-        let mut file = json!({"routes": []});
-        file[key] = example.clone();
-        file
     });
-    try_in(&top["admin"], &|key, example| json!({"routes": [], "admin": {key: example}}));
-    try_in(&top["state"], &|key, example| json!({"routes": [], "state": {key: example}}));
-    try_in(&top["drain"], &|key, example| json!({"routes": [], "drain": {key: example}}));
-    let discovery = &top["discovery"]["properties"];
-    try_in(&top["discovery"], &|key, example| json!({"routes": [], "discovery": {key: example}}));
-    try_in(
-        &discovery["kubernetes"],
-        &|key, example| json!({"routes": [], "discovery": {"kubernetes": {key: example}}}),
-    );
-    try_in(&discovery["static"]["additionalProperties"]["items"], &|key, example| {
-        let mut endpoint = json!({"address": "127.0.0.1:1"});
-        endpoint[key] = example.clone();
-        json!({"routes": [], "discovery": {"static": {"a/b": [endpoint]}}})
-    });
-    try_in(&top["listeners"]["items"], &|key, example| {
-        let mut listener = json!({"name": "a", "address": "127.0.0.1:1"});
-        listener[key] = example.clone();
-        json!({"routes": [], "listeners": [listener]})
-    });
-    let routes = &top["routes"]["items"];
-    try_in(routes, &|key, example| {
-        let mut route = route();
-        route[key] = example.clone();
-        json!({"routes": [route]})
-    });
-    try_in(&routes["properties"]["paths"]["items"], &|key, example| {
-        let mut route = route();
-        route["paths"] = json!([{key: example}]);
-        json!({"routes": [route]})
-    });
-    try_in(&routes["properties"]["versions"]["items"], &|key, example| {
-        let mut route = route();
-        let mut version = json!({"name": "v2"});
-        version[key] = example.clone();
-        route["versions"] = json!([{"name": "v1", "selector": "a"}, version]);
-        json!({"routes": [route]})
-    });
-    assert!(read > 30, "{read}");
+    for deep in ["streams", "caSecret", "header", "successRate", "upgradedIdle", "context", "weight"] {
+        assert!(read.iter().any(|key| key == deep), "{deep}: {read:?}");
+    }
 }
 
 fn as_json(yaml: &str) -> Option<Value> {
@@ -208,7 +207,7 @@ fn as_json(yaml: &str) -> Option<Value> {
 #[test]
 fn the_samples_follow_the_schema() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
-    for file in [KUBERNETES, STATIC] {
+    for file in [EDGE, KUBERNETES, STATIC] {
         validator.validate(&as_json(file).unwrap()).unwrap();
     }
     assert!(!validator.is_valid(&json!({"routes": [], "rutes": []})));
@@ -224,6 +223,12 @@ fn any_value() -> impl Strategy<Value = Value> {
         Just(json!("a/b")),
         Just(json!("/x")),
         Just(json!("off")),
+        Just(json!("1.3")),
+        Just(json!("5m")),
+        Just(json!("64KiB")),
+        Just(json!("pass")),
+        Just(json!([500])),
+        Just(json!({"hash": "clientIp"})),
         Just(json!("1.2.3.4:5")),
         Just(json!("")),
         Just(json!(true)),
@@ -253,7 +258,7 @@ proptest! {
     /// An editor with the schema never marks what Serinus reads.
     #[test]
     fn what_is_read_follows_the_schema(
-        sample in prop_oneof![Just(KUBERNETES), Just(STATIC)],
+        sample in prop_oneof![Just(EDGE), Just(KUBERNETES), Just(STATIC)],
         at in any::<prop::sample::Index>(),
         value in any_value(),
     ) {

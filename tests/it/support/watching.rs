@@ -53,6 +53,7 @@ impl View {
             WatchEvent::Recovered { namespace, kind } => {
                 self.troubles.remove(&(namespace, kind)).expect("recovered from some trouble");
             }
+            WatchEvent::Secret { key, .. } => panic!("nobody asked for Secret {key}"),
             WatchEvent::Objects { namespace, kind, problems } => {
                 self.objects.insert((namespace, kind), problems);
             }
@@ -64,6 +65,7 @@ impl View {
                     ClusterKind::Services => self.services.len(),
                     ClusterKind::EndpointSlices => self.slices.values().map(|s| s.endpoints.len()).sum(),
                     ClusterKind::Pods => self.pods.len(),
+                    ClusterKind::Secrets => continue,
                 });
             }
         }

@@ -1,0 +1,97 @@
+//! Keeps the certificates of a running router in step with files and Secrets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::control::Control;
+use crate::kubernetes::{self, SecretNews, WatchEvent};
+use crate::model::{ListenerTls, Problem, RouteSpec, UpstreamTls};
+use crate::telemetry::Telemetry;
+use crate::tls::{Hindrance, Loaded, Report, Store};
+
+/// How many events of Secrets may wait to be taken in.
+const EVENTS: usize = 16;
+
+/// How these routes want TLS towards their pods, each way once.
+fn upstreams(routes: &[RouteSpec]) -> BTreeSet<UpstreamTls> {
+    routes.iter().filter_map(|route| route.traffic.upstream_tls.clone()).collect()
+}
+
+/// Reads the certificates of listeners and routes, off the async threads.
+///
+/// # Errors
+/// When a listener cannot have TLS: everything that is wrong.
+pub(super) async fn load(
+    listeners: BTreeMap<String, ListenerTls>,
+    routes: &[RouteSpec],
+) -> anyhow::Result<Arc<Store>> {
+    let upstreams = upstreams(routes);
+    let loading = tokio::task::spawn_blocking(move || {
+        Store::new(listeners.iter().map(|(name, tls)| (name.as_str(), tls)), upstreams.iter())
+    });
+    Ok(loading.await??)
+}
+
+/// These routes come into force: reads what they need, off the async threads.
+pub(super) async fn want(store: &Arc<Store>, routes: &[RouteSpec]) {
+    let (store, upstreams) = (Arc::clone(store), upstreams(routes));
+    // Fails only when the reading broke off: then connections of these routes say what they lack.
+    let _ = tokio::task::spawn_blocking(move || store.want(upstreams.iter())).await;
+}
+
+/// Tells of what becomes of certificates: in the log, in the metrics and in `status`.
+pub(super) async fn report(store: Arc<Store>, control: Control, telemetry: Arc<Telemetry>) {
+    let mut reports = store.reports();
+    let mut told = Report::default();
+    loop {
+        let report = Arc::clone(&reports.borrow_and_update());
+        tell(&telemetry, &told, &report);
+        control.set_problems("tls", report.problems.clone()).await;
+        told = (*report).clone();
+        if reports.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn tell(telemetry: &Telemetry, before: &Report, now: &Report) {
+    let (old, new): (BTreeSet<&Problem>, BTreeSet<_>) =
+        (before.problems.iter().collect(), now.problems.iter().collect());
+    new.difference(&old).for_each(|problem| telemetry.problem_found(problem));
+    old.difference(&new).for_each(|problem| telemetry.problem_gone(problem));
+    let by_place = |report: &Report| -> BTreeMap<(String, String), Loaded> {
+        let loaded = report.loaded.iter().cloned();
+        loaded.map(|loaded| ((loaded.listener.clone(), loaded.source.clone()), loaded)).collect()
+    };
+    let (old, new) = (by_place(before), by_place(now));
+    for (listener, source) in old.keys().filter(|place| !new.contains_key(*place)) {
+        telemetry.certificate_dropped(listener, source);
+    }
+    for (place, loaded) in new.iter().filter(|(place, loaded)| old.get(*place) != Some(*loaded)) {
+        telemetry.certificate_loaded(&place.0, &place.1, &loaded.names, loaded.not_after);
+    }
+}
+
+/// Watches the Secrets that the store wants, and hands on what is heard.
+pub(super) async fn follow_secrets(client: kubernetes::Client, store: Arc<Store>, telemetry: Arc<Telemetry>) {
+    let (heard, mut events) = mpsc::channel(EVENTS);
+    let watching = kubernetes::watch_secrets(client, store.wanted_secrets(), heard, telemetry);
+    let handing_on = async {
+        while let Some(event) = events.recv().await {
+            take_in(&store, event);
+        }
+    };
+    tokio::join!(watching, handing_on);
+}
+
+fn take_in(store: &Store, event: WatchEvent) {
+    let WatchEvent::Secret { key, news } = event else { return };
+    match news {
+        SecretNews::Data(data) => store.secret(&key, Some(data)),
+        SecretNews::Gone => store.secret(&key, None),
+        SecretNews::Trouble(problem) => store.secret_trouble(&key, Hindrance::Watch, problem),
+        SecretNews::Unreadable(problem) => store.secret_trouble(&key, Hindrance::Content, problem),
+    }
+}

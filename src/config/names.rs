@@ -1,0 +1,82 @@
+//! Values of HTTP and TLS: the names of headers, cookies, hosts, and what is asked for.
+
+use serde_json::json;
+
+use super::errors::{Errors, Place, shorten};
+use super::input::{Input, read_text};
+use super::settings::HostPort;
+use super::values::text_value;
+use super::yaml::Node;
+use crate::model::HostMatch;
+
+/// The name of a header, in lower case.
+#[derive(Clone, Debug)]
+pub(super) struct HeaderName(pub(super) String);
+
+text_value!(HeaderName, "the name of a header", {"title": "header name", "pattern": TOKEN}, |text| {
+    token(text, "header", "X-User").map(|name| Self(name.to_ascii_lowercase()))
+});
+
+/// The name of a cookie.
+#[derive(Clone, Debug)]
+pub(super) struct CookieName(pub(super) String);
+
+text_value!(CookieName, "the name of a cookie", {"title": "cookie name", "pattern": TOKEN}, |text| {
+    token(text, "cookie", "session").map(|name| Self(name.to_owned()))
+});
+
+/// What header names and cookie names are made of (RFC 9110 §5.6.2, RFC 6265 §4.1.1).
+const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$";
+
+fn token<'t>(text: &'t str, of: &str, like: &str) -> Result<&'t str, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if (1..=256).contains(&text.len()) && text.bytes().all(fits) {
+        return Ok(text);
+    }
+    let text = shorten(text, 80);
+    Err(format!("`{text}` cannot be the name of a {of}: use letters, digits and `-`, like `{like}`"))
+}
+
+/// The host of a request of our own, with or without a port.
+pub(super) struct Host(pub(super) String);
+
+text_value!(Host, "a host", {"title": "host", "minLength": 1, "maxLength": 262}, |text| {
+    let address = || text.parse::<HostPort>().ok().map(|address| address.to_string());
+    let host = match text.parse() {
+        Ok(HostMatch::Exact(host)) => Some(host),
+        Ok(HostMatch::Suffix(_)) | Err(_) => address(),
+    };
+    host.map(Self).ok_or_else(|| {
+        format!("`{}` is not a host: write a name, like shop.example.com, or NAME:PORT", shorten(text, 80))
+    })
+});
+
+/// The name in a certificate: of a host, or an IP address.
+pub(super) struct ServerName(pub(super) String);
+
+text_value!(ServerName, "the name in a certificate", {"title": "host", "minLength": 1, "maxLength": 256}, |text| {
+    match text.parse() {
+        Ok(HostMatch::Exact(name)) => {
+            Ok(Self(name.trim_start_matches('[').trim_end_matches(']').to_owned()))
+        }
+        Ok(HostMatch::Suffix(_)) => Err(format!(
+            "`{}` stands for many names, and one is asked for: write it whole, like shop.example.com",
+            shorten(text, 80)
+        )),
+        Err(e) => Err(e.to_string()),
+    }
+});
+
+/// What is asked for: a path, with or without a query.
+pub(super) struct Target(pub(super) String);
+
+text_value!(Target, "a path", {"title": "path with query", "pattern": "^/[!\"$-~]*$", "maxLength": 2048}, |text| {
+    // What can stand in a request line, less the fragment, which is never sent (RFC 9110 §7.1).
+    let fits = |b: u8| b.is_ascii_graphic() && b != b'#';
+    if text.starts_with('/') && text.len() <= 2048 && text.bytes().all(fits) {
+        Ok(Self(text.to_owned()))
+    } else {
+        let text = shorten(text, 80);
+        Err(format!("`{text}` is not a path: begin with `/`, without spaces or `#`, others as %XX, like /healthz"))
+    }
+});

@@ -1,0 +1,295 @@
+//! One request, from its head to the end of its answer: routed, tried on one pod after the other, answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::model::{AnswerReason, Timeouts};
+use crate::wire::{Alarm, Downstream, Length, Refused, RequestHead, ResponseHead, Upstream as _};
+
+use super::Gateway;
+use super::answer::{self, Answer};
+use super::connect::{Connection, Wanted};
+use super::connection::Client;
+use super::failure::{self, Again, ConnectFailure, Failure};
+use super::pool::Next;
+use super::relay::{self, Limits, Relay, TOO_LARGE};
+use super::replay::Body;
+use super::request::{Request, Routed};
+
+/// How long a request waits at most for a place in the budget of retries.
+const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
+
+/// One request of one client.
+pub(super) struct Exchange<'a, D> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) client: &'a Client,
+    pub(super) down: &'a mut D,
+    pub(super) alarm: &'a mut Alarm,
+}
+
+impl<D: Downstream> Exchange<'_, D> {
+    /// Serves a request that passed every check of `wire`.
+    pub(super) async fn serve(&mut self, head: &mut RequestHead, length: Length) {
+        let mut request = Request::new();
+        if self.gateway.is_closing() {
+            self.down.close_after();
+        }
+        let failure = self.forward(head, length, &mut request).await.err();
+        if let Some((status, reason)) = failure {
+            self.answer(status, reason, None, Some(head), &mut request).await;
+        }
+        self.gateway.ended(self.client, Some(head), &mut request);
+    }
+
+    /// Answers what is not a request that can be served.
+    pub(super) async fn refuse(&mut self, refused: Refused) {
+        let mut request = Request::new();
+        let (status, reason) = failure::answer_to(refused);
+        self.down.close_after();
+        self.answer(status, reason, Some(refused.what), None, &mut request).await;
+        self.gateway.ended(self.client, None, &mut request);
+    }
+
+    /// The client began a request and did not end its head in time.
+    pub(super) async fn time_out(&mut self) {
+        let mut request = Request::new();
+        let reason = AnswerReason::ClientTimeout;
+        self.down.close_after();
+        self.answer(answer::status(reason), reason, None, None, &mut request).await;
+        self.gateway.ended(self.client, None, &mut request);
+    }
+
+    async fn answer(
+        &mut self,
+        status: u16,
+        reason: AnswerReason,
+        detail: Option<&'static str>,
+        head: Option<&RequestHead>,
+        request: &mut Request,
+    ) {
+        request.status = status;
+        request.answer = Some(reason);
+        let location =
+            head.filter(|_| reason == AnswerReason::Redirect).map(|head| self.client.site.location(head));
+        if self.gateway.is_closing() {
+            self.down.close_after();
+        }
+        Answer { status, reason, id: &request.id, detail, location }.queue(head, self.down);
+        let patience = self.client.site.edge.write_timeout;
+        // An answer that cannot be sent is the client's loss alone.
+        let _ = relay::flush(self.down, self.alarm, patience).await;
+    }
+
+    /// Finds a pod for the request, and passes its answer on. What is returned is to be answered instead.
+    async fn forward(
+        &mut self,
+        head: &mut RequestHead,
+        length: Length,
+        request: &mut Request,
+    ) -> Result<(), (u16, AnswerReason)> {
+        let own = |reason| (answer::status(reason), reason);
+        if let Some(redirect) = &self.client.site.edge.redirect {
+            return Err((redirect.status, AnswerReason::Redirect));
+        }
+        if !self.client.is_for(&head.authority) {
+            return Err(own(AnswerReason::Misdirected));
+        }
+        let routed = request.routed.insert(self.gateway.route(head).map_err(own)?);
+        if routed.version().is_none_or(|v| v.candidates().is_empty()) {
+            return Err(own(AnswerReason::NoEndpoints));
+        }
+        let traffic = &routed.route.spec.traffic;
+        if let (Length::Exactly(length), Some(max)) = (length, traffic.max_body)
+            && length > max
+        {
+            return Err(failure::answer_to(TOO_LARGE));
+        }
+        let limits = self.limits(&traffic.timeouts, traffic.max_body);
+        let mut body = Body::new(length, traffic.retries.buffer);
+        self.gateway.introduce(self.client, head, request);
+        match self.attempts(head, &mut body, limits, request).await {
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                request.failed = failure.kind().is_some();
+                match failure.answer().filter(|_| request.status == 0) {
+                    Some(answer) => Err(answer),
+                    None => {
+                        if request.status == 0 {
+                            request.status = failure::CLIENT_CLOSED;
+                        }
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn limits(&self, timeouts: &Timeouts, max_body: Option<u64>) -> Limits {
+        let edge = &self.client.site.edge;
+        Limits {
+            request: timeouts.request,
+            pod_idle: timeouts.idle,
+            client_body: edge.body_timeout,
+            client_write: edge.write_timeout,
+            end: timeouts.total.map(|total| Instant::now() + total),
+            max_body,
+        }
+    }
+
+    /// Tries one pod after the other, as far as that is safe (semantics §4.1–§4.3).
+    async fn attempts(
+        &mut self,
+        head: &mut RequestHead,
+        body: &mut Body,
+        limits: Limits,
+        request: &mut Request,
+    ) -> Result<(), Failure> {
+        let mut fresh = false;
+        loop {
+            let failure = match self.attempt(head, body, limits, request, fresh).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let Some(routed) = request.routed.as_mut() else { return Err(failure) };
+            let again = if request.status == 0 && body.can_be_repeated() {
+                failure.again(&head.method)
+            } else {
+                Again::Never
+            };
+            let attempts = usize::from(routed.route.spec.traffic.retries.attempts);
+            let stale = routed.stale;
+            if again == Again::Never || routed.attempts >= attempts.max(1 + usize::from(stale)) {
+                return Err(failure);
+            }
+            // Every pod that there is was tried, and none could be reached.
+            let candidates = routed.version().map_or(0, |v| v.candidates().len());
+            if matches!(failure, Failure::Connect(_)) && routed.tried.count() >= candidates {
+                return Err(failure);
+            }
+            fresh = stale;
+        }
+    }
+
+    /// Sends the request to one pod, and its answer to the client.
+    async fn attempt(
+        &mut self,
+        head: &mut RequestHead,
+        body: &mut Body,
+        limits: Limits,
+        request: &mut Request,
+        fresh: bool,
+    ) -> Result<(), Failure> {
+        let Some(routed) = request.routed.as_mut() else { return Err(Failure::Timeout) };
+        let mut connection = self.connection(head, body, routed, fresh).await?;
+        let reused = connection.is_reused();
+        connection.start(head, body.length);
+        let mut relay = Relay::new(&mut *self.down, &mut connection, body, limits, self.alarm);
+        let mut answer = ResponseHead::default();
+        let length = match relay.head(&mut answer).await {
+            Ok(length) => length,
+            Err(failure) => {
+                routed.stale = relay::is_stale(&failure, reused);
+                self.failed(&failure, routed);
+                return Err(failure);
+            }
+        };
+        let routed = &*routed;
+        let upgraded = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        if routed.route.spec.debug_headers
+            && let Some(version) = routed.version()
+        {
+            answer.fields.set("X-Serinus-Version", version.name.as_str());
+        }
+        if self.gateway.is_closing() {
+            relay.down.close_after();
+        }
+        request.status = answer.status.as_u16();
+        relay.down.start(&answer, length);
+        if upgraded {
+            relay.upgrade();
+        }
+        if upgraded || is_stream(&answer) {
+            relay.limits.end = None;
+            relay.limits.pod_idle = routed.route.spec.traffic.timeouts.upgraded_idle;
+            relay.limits.client_body = relay.limits.pod_idle;
+        }
+        let passed = if length == Length::None && !upgraded {
+            relay::flush(relay.down, relay.alarm, limits.client_write).await.map_err(Failure::Client)
+        } else {
+            relay.answer().await
+        };
+        request.bytes = relay.answered;
+        match passed {
+            Ok(()) => {
+                if let Some(at) = &routed.at {
+                    connection.keep(self.gateway, at.endpoint());
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                if failure.kind().is_some() {
+                    // What has come is the client's, though it is not all.
+                    let _ = relay::flush(self.down, self.alarm, limits.client_write).await;
+                }
+                self.failed(&failure, routed);
+                Err(failure)
+            }
+        }
+    }
+
+    /// A connection to the next pod: one that waits, or a new one.
+    async fn connection(
+        &mut self,
+        head: &mut RequestHead,
+        body: &Body,
+        routed: &mut Routed,
+        fresh: bool,
+    ) -> Result<Connection, Failure> {
+        let repeatable = head.method.is_idempotent() && body.can_be_repeated();
+        let next = if repeatable { Next::Repeatable } else { Next::Unrepeatable };
+        let Some(endpoint) = routed.advance().map(Arc::clone) else {
+            return Err(Failure::Connect(ConnectFailure::Refused));
+        };
+        if head.authority.is_empty() {
+            // Only HTTP/1.0 may leave it out; the pod is spoken to in HTTP/1.1.
+            head.fields.set("Host", endpoint.id.address.to_string());
+        }
+        let wanted = if fresh { Wanted::New } else { Wanted::Any(next) };
+        match Connection::open(self.gateway, &routed.route, &endpoint, wanted).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => {
+                if matches!(error, ConnectFailure::Refused) {
+                    self.gateway.refused(routed);
+                }
+                let failure = Failure::Connect(error);
+                self.failed(&failure, routed);
+                Err(failure)
+            }
+        }
+    }
+
+    /// An attempt failed: its pod's record, and the metrics, are told.
+    fn failed(&self, failure: &Failure, routed: &Routed) {
+        tracing::debug!(%failure, "an attempt failed");
+        if routed.stale {
+            // Nobody's fault: both sides may close an idle connection at any time.
+            let pool = routed.at.as_ref().and_then(|at| self.gateway.pools.of(at.endpoint()));
+            pool.into_iter().for_each(|pool| pool.was_stale());
+        }
+        if let Some(kind) = failure.kind()
+            && let Some(version) = routed.version()
+        {
+            version.tally.fail(kind);
+        }
+    }
+}
+
+/// Whether an answer may go on for ever, with long silences: no limit on its whole time then (semantics §4.4).
+fn is_stream(answer: &ResponseHead) -> bool {
+    let kind = answer.fields.get("Content-Type").unwrap_or_default();
+    let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    begins(b"text/event-stream") || begins(b"application/grpc")
+}

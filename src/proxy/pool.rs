@@ -1,0 +1,200 @@
+//! Connections to pods that wait for their next request.
+//!
+//! Each endpoint carries its own pool ([`Endpoint::connections`]), so that a request finds one without a look-up, and an
+//! endpoint that leaves takes its connections with it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam_queue::SegQueue;
+
+use crate::routing::{Connections, Endpoint};
+use crate::wire::h1::H1Client;
+use crate::wire::{H2Connection, H2Request, Link};
+
+/// How long a connection to a pod is kept idle. The shortest default of common servers is 5 s (Apache httpd, Node.js): it is
+/// this side that should close first, for a request that meets the other side's close is lost if it cannot be repeated.
+const IDLE: Duration = Duration::from_secs(4);
+/// How long at most where the next request is one that cannot be repeated (semantics §4.2).
+const IDLE_UNREPEATABLE: Duration = Duration::from_secs(1);
+/// How many connections to one pod are kept.
+const KEPT: usize = 1024;
+/// How many connections of HTTP/2 there are to one pod at most.
+const SHARED: usize = 64;
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// The idle connections to one endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    inner: Arc<Inner>,
+    /// Connections of HTTP/2; those that take no more requests are forgotten when one is added.
+    shared: ArcSwap<Vec<Arc<H2Connection>>>,
+    /// Held by who makes another.
+    pub(super) connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    idle: SegQueue<Idle>,
+    count: AtomicUsize,
+    /// The pod was seen to close a connection that had been idle for less than [`IDLE_UNREPEATABLE`].
+    hasty: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Box<H1Client<Link>>,
+    since: Instant,
+}
+
+/// What the next request on a connection is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It can be repeated if the connection turns out to be closed.
+    Repeatable,
+    /// It cannot.
+    Unrepeatable,
+}
+
+impl Pool {
+    /// An idle connection, if there is a good one. For what cannot be repeated only one that was used a moment ago, and that the
+    /// system says is open, of a pod that has not been hasty in closing.
+    pub(super) fn take(&self, next: Next) -> Option<Box<H1Client<Link>>> {
+        if next == Next::Unrepeatable && self.inner.hasty.load(Ordering::Relaxed) {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(mut idle) = self.inner.pop() {
+            let age = now.saturating_duration_since(idle.since);
+            if !idle.connection.is_quiet() {
+                self.inner.closed_at(age);
+                continue;
+            }
+            match next {
+                _ if age >= IDLE => {}
+                Next::Repeatable => return Some(idle.connection),
+                Next::Unrepeatable if age >= IDLE_UNREPEATABLE => {
+                    // Good for others. What waits behind it is younger, but a connection is cheaper than a search.
+                    self.inner.push(idle);
+                    return None;
+                }
+                Next::Unrepeatable if idle.connection.io().is_quiet() => return Some(idle.connection),
+                Next::Unrepeatable => self.inner.closed_at(age),
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, unless its endpoint is leaving.
+    pub(super) fn keep(&self, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
+        if self.inner.count.load(Ordering::Relaxed) < KEPT && !endpoint.is_leaving() {
+            self.inner.push(Idle { connection, since: Instant::now() });
+            // It may have begun to leave meanwhile.
+            if endpoint.is_leaving() {
+                self.close_idle();
+            }
+        }
+    }
+
+    /// A place for a request on a connection of HTTP/2.
+    pub(super) fn stream(&self) -> Option<H2Request> {
+        self.shared.load().iter().find_map(|connection| connection.request())
+    }
+
+    /// The least busy connection of HTTP/2, if there are as many as there may be.
+    pub(super) fn full(&self) -> Option<Arc<H2Connection>> {
+        let shared = self.shared.load();
+        let usable = || shared.iter().filter(|connection| connection.is_usable());
+        if usable().count() < SHARED { None } else { usable().min_by_key(|c| c.open()).cloned() }
+    }
+
+    /// A connection of HTTP/2 was made.
+    pub(super) fn add(&self, connection: H2Connection, endpoint: &Endpoint) {
+        if endpoint.is_leaving() {
+            connection.close_when_idle();
+        }
+        let connection = Arc::new(connection);
+        self.shared.rcu(|shared| {
+            let usable = shared.iter().filter(|connection| connection.is_usable());
+            usable.chain([&connection]).cloned().collect::<Vec<_>>()
+        });
+    }
+
+    /// A kept connection was closed by the pod when a request was already on its way.
+    pub(super) fn was_stale(&self) {
+        self.inner.hasty.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn push(&self, idle: Idle) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.idle.push(idle);
+    }
+
+    fn pop(&self) -> Option<Idle> {
+        let idle = self.idle.pop()?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(idle)
+    }
+
+    fn closed_at(&self, age: Duration) {
+        if age < IDLE_UNREPEATABLE {
+            self.hasty.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes what is too old, or was closed by the pod.
+    fn sweep(&self) {
+        let now = Instant::now();
+        for _ in 0..self.count.load(Ordering::Relaxed) {
+            let Some(mut idle) = self.pop() else { return };
+            let age = now.saturating_duration_since(idle.since);
+            if !idle.connection.is_quiet() {
+                self.closed_at(age);
+            } else if age < IDLE {
+                self.push(idle);
+            }
+        }
+    }
+}
+
+impl Connections for Pool {
+    fn close_idle(&self) {
+        while self.inner.pop().is_some() {}
+        self.shared.load().iter().for_each(|connection| connection.close_when_idle());
+    }
+}
+
+/// Every pool, so that idle connections are closed in time.
+#[derive(Debug, Default)]
+pub(super) struct Pools(Mutex<Vec<Weak<Inner>>>);
+
+impl Pools {
+    /// The pool of an endpoint.
+    pub(super) fn of<'a>(&self, endpoint: &'a Endpoint) -> Option<&'a Pool> {
+        endpoint.connections(|| {
+            let pool = Pool::default();
+            // Once in an endpoint's life.
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool.inner));
+            pool
+        })
+    }
+
+    /// Looks through all of them, again and again, for as long as somebody else has them.
+    pub(super) async fn sweep(pools: Weak<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let Some(pools) = pools.upgrade() else { return };
+            let alive: Vec<_> = {
+                let mut known = pools.0.lock().unwrap_or_else(PoisonError::into_inner);
+                known.retain(|pool| pool.strong_count() > 0);
+                known.iter().filter_map(Weak::upgrade).collect()
+            };
+            alive.iter().for_each(|pool| pool.sweep());
+        }
+    }
+}

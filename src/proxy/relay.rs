@@ -1,0 +1,251 @@
+//! One attempt: a request goes to a pod while its answer comes back, both in one future.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::wire::{
+    Alarm, ClientError, Downstream, Length, Piece, Refused, ResponseHead, Upstream, UpstreamError,
+};
+
+use super::failure::Failure;
+use super::replay::Body;
+
+/// How long the parts of an exchange may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// From the last piece of the request to the head of the answer.
+    pub(super) request: Duration,
+    /// How long a pod may neither send nor take anything once it has begun.
+    pub(super) pod_idle: Duration,
+    /// How long a client may leave between two pieces of its request.
+    pub(super) client_body: Duration,
+    /// How long a client may take nothing.
+    pub(super) client_write: Duration,
+    /// When all must have ended.
+    pub(super) end: Option<Instant>,
+    /// The longest body of a request.
+    pub(super) max_body: Option<u64>,
+}
+
+/// An attempt under way.
+pub(super) struct Relay<'a, D, U> {
+    pub(super) down: &'a mut D,
+    pub(super) up: &'a mut U,
+    pub(super) body: &'a mut Body,
+    pub(super) limits: Limits,
+    pub(super) alarm: &'a mut Alarm,
+    /// How many of the kept pieces were sent.
+    replayed: usize,
+    /// The whole request was handed over.
+    sent: bool,
+    /// When something last moved.
+    moved: Instant,
+    /// How many bytes of the answer's body came.
+    pub(super) answered: u64,
+}
+
+/// Whose turn it is while a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Done,
+    AwaitsClient,
+    AwaitsPod,
+}
+
+impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
+    /// An attempt whose head was handed to `up`.
+    pub(super) fn new(
+        down: &'a mut D,
+        up: &'a mut U,
+        body: &'a mut Body,
+        limits: Limits,
+        alarm: &'a mut Alarm,
+    ) -> Self {
+        let sent = body.length == Length::None;
+        Self { down, up, body, limits, alarm, replayed: 0, sent, moved: Instant::now(), answered: 0 }
+    }
+
+    /// Sends the request until the final head of the answer has come.
+    pub(super) async fn head(&mut self, answer: &mut ResponseHead) -> Result<Length, Failure> {
+        poll_fn(|cx| {
+            loop {
+                let sending = self.poll_send(cx)?;
+                let _ = self.up.poll_flush(cx).map_err(Failure::Upstream)?;
+                if let Poll::Ready(length) = self.up.poll_head(cx, answer).map_err(Failure::Upstream)? {
+                    self.moved = Instant::now();
+                    if !answer.is_interim() {
+                        return Poll::Ready(Ok(length));
+                    }
+                    self.down.interim(answer);
+                    let _ = self.down.poll_flush(cx).map_err(Failure::Client)?;
+                    continue;
+                }
+                let (failure, span) = match sending {
+                    Sending::Done if self.down.poll_gone(cx).is_ready() => {
+                        return Poll::Ready(Err(Failure::Client(ClientError::Gone)));
+                    }
+                    Sending::Done => (Failure::Timeout, self.limits.request),
+                    Sending::AwaitsClient => (Failure::Client(ClientError::TooSlow), self.limits.client_body),
+                    Sending::AwaitsPod => (Failure::Timeout, self.limits.pod_idle),
+                };
+                return self.overdue(cx, span, failure).map(Err);
+            }
+        })
+        .await
+    }
+
+    /// The client asked to speak something else, and the pod agreed: bytes go both ways from here on.
+    pub(super) fn upgrade(&mut self) {
+        self.sent = false;
+        self.body.length = Length::Unknown;
+        *self.body = Body::new(Length::Unknown, 0);
+        self.replayed = 0;
+    }
+
+    /// Passes the body of the answer on to its end, and whatever of the request is still to be sent.
+    pub(super) async fn answer(&mut self) -> Result<(), Failure> {
+        self.moved = Instant::now();
+        let mut ended = false;
+        poll_fn(|cx| {
+            if !self.sent {
+                match self.poll_send(cx) {
+                    // The pod that answered need not take the rest.
+                    Ok(_) | Err(Failure::Upstream(_) | Failure::Timeout | Failure::Connect(_)) => {}
+                    Err(Failure::Client(error)) => return Poll::Ready(Err(Failure::Client(error))),
+                }
+            }
+            let _ = self.up.poll_flush(cx);
+            let mut room = self.down.poll_room(cx).map_err(Failure::Client)?.is_ready();
+            while !ended && room {
+                match self.up.poll_body(cx).map_err(Failure::Upstream)? {
+                    Poll::Ready(Some(Piece::Data(data))) => {
+                        self.moved = Instant::now();
+                        self.answered += data.len() as u64;
+                        self.down.data(data);
+                        room = self.down.poll_room(cx).map_err(Failure::Client)?.is_ready();
+                    }
+                    Poll::Ready(Some(Piece::Trailers(trailers))) => {
+                        self.down.end(Some(&trailers));
+                        ended = true;
+                    }
+                    Poll::Ready(None) => {
+                        self.down.end(None);
+                        ended = true;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            let before = self.down.backlog();
+            let flushed = self.down.poll_flush(cx).map_err(Failure::Client)?.is_ready();
+            if ended && flushed {
+                return Poll::Ready(Ok(()));
+            }
+            if self.down.backlog() < before {
+                self.moved = Instant::now();
+            }
+            if ended || !flushed {
+                let failure = Failure::Client(ClientError::TooSlow);
+                return self.overdue(cx, self.limits.client_write, failure).map(Err);
+            }
+            if self.sent && self.down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Client(ClientError::Gone)));
+            }
+            self.overdue(cx, self.limits.pod_idle, Failure::Timeout).map(Err)
+        })
+        .await
+    }
+
+    /// Ready with the failure when nothing has moved for so long, or the end has come.
+    fn overdue(&mut self, cx: &mut Context<'_>, span: Duration, failure: Failure) -> Poll<Failure> {
+        let at = self.moved + span;
+        match self.limits.end {
+            Some(end) if end < at => {
+                self.alarm.set(Some(end));
+                self.alarm.poll(cx).map(|()| Failure::Timeout)
+            }
+            _ => {
+                self.alarm.set(Some(at));
+                self.alarm.poll(cx).map(|()| failure)
+            }
+        }
+    }
+
+    /// Sends what can be sent of the request's body.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<Sending, Failure> {
+        while !self.sent {
+            if self.up.poll_room(cx).map_err(Failure::Upstream)?.is_pending() {
+                return Ok(Sending::AwaitsPod);
+            }
+            if let Some(data) = self.body.kept(self.replayed) {
+                self.replayed += 1;
+                self.up.data(data.clone());
+                continue;
+            }
+            if let Some(trailers) = self.body.ended() {
+                self.up.end(trailers);
+                self.sent = true;
+                break;
+            }
+            match self.poll_piece(cx)? {
+                Poll::Ready(()) => self.moved = Instant::now(),
+                Poll::Pending => return Ok(Sending::AwaitsClient),
+            }
+        }
+        Ok(Sending::Done)
+    }
+
+    /// Takes the next piece from the client.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Failure> {
+        match self.down.poll_body(cx).map_err(Failure::Client)? {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(Some(Piece::Data(data))) => {
+                self.body.came(&data);
+                self.replayed = self.body.kept_count();
+                if self.limits.max_body.is_some_and(|max| self.body.received > max) {
+                    return Err(Failure::Client(ClientError::Refused(TOO_LARGE)));
+                }
+                self.up.data(data);
+            }
+            Poll::Ready(Some(Piece::Trailers(trailers))) => self.body.end(Some(trailers)),
+            Poll::Ready(None) => self.body.end(None),
+        }
+        Ok(Poll::Ready(()))
+    }
+}
+
+/// A body that is longer than its route takes.
+pub(super) const TOO_LARGE: Refused =
+    Refused { status: 413, what: "the body is longer than the route takes" };
+
+/// Writes out what is left of an answer that needs no pod.
+pub(super) async fn flush<D: Downstream>(
+    down: &mut D,
+    alarm: &mut Alarm,
+    patience: Duration,
+) -> Result<(), ClientError> {
+    alarm.after(patience);
+    poll_fn(|cx| {
+        let mut backlog = down.backlog();
+        loop {
+            if let Poll::Ready(flushed) = down.poll_flush(cx) {
+                return Poll::Ready(flushed);
+            }
+            if down.backlog() >= backlog {
+                break;
+            }
+            backlog = down.backlog();
+            alarm.after(patience);
+        }
+        ready!(alarm.poll(cx));
+        Poll::Ready(Err(ClientError::TooSlow))
+    })
+    .await
+}
+
+/// Whether this failure means that the connection was no good before the request came to it (semantics §4.2).
+pub(super) fn is_stale(failure: &Failure, reused: bool) -> bool {
+    reused && matches!(failure, Failure::Upstream(UpstreamError::NoAnswer | UpstreamError::NotTaken))
+}
