@@ -17,7 +17,7 @@ use crate::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown, w
 use crate::routing::tally::Unrouted;
 use crate::state::SavedState;
 use crate::telemetry::{AccessLog, Telemetry};
-use crate::tls::{self, FileWatch};
+use crate::tls;
 
 use super::certificates;
 
@@ -27,7 +27,7 @@ const REFUSALS: usize = 256;
 const CLUSTER_EVENTS: usize = 256;
 
 /// What runs beside the listeners, by name, and ends only with the router.
-type Background = Vec<(&'static str, JoinHandle<()>)>;
+pub(super) type Background = Vec<(&'static str, JoinHandle<()>)>;
 
 /// A running router.
 #[derive(Debug)]
@@ -41,8 +41,6 @@ pub struct Router {
     server: JoinHandle<usize>,
     admin_server: JoinHandle<()>,
     background: Background,
-    certificates: Arc<tls::Store>,
-    _certificate_files: FileWatch,
 }
 
 impl Router {
@@ -62,8 +60,7 @@ impl Router {
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
         let (state_file, saved, state_problems) = open_state(&settings.state)?;
-        let certificate_files = certificates.follow_files()?;
-        // Nothing fails from here on, save the thread that watches the config file.
+        // Nothing fails from here on, save the threads that watch files.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
             saved,
@@ -73,23 +70,14 @@ impl Router {
         state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
         control.set_problems("state", state_problems).await;
         let mut background: Background = vec![("the control task", control_task)];
-        let reporting = certificates::report(certificates.clone(), control.clone(), Arc::clone(&telemetry));
-        background.push(("the report of certificates", tokio::spawn(reporting)));
+        background.extend(certificates::follow(&certificates, cluster.as_ref(), &control, &telemetry)?);
         if let Some(file) = file {
             telemetry.config_loaded(&file.display().to_string(), settings.routes.len());
-            let following = follow_config(
-                file,
-                settings.clone(),
-                control.clone(),
-                Arc::clone(&certificates),
-                Arc::clone(&telemetry),
-            )?;
+            let (control, telemetry) = (control.clone(), Arc::clone(&telemetry));
+            let following = follow_config(file, settings.clone(), control, certificates.clone(), telemetry)?;
             background.push(("the watch of the config file", tokio::spawn(following)));
         }
         if let Some(client) = cluster {
-            let following =
-                certificates::follow_secrets(client.clone(), certificates.clone(), Arc::clone(&telemetry));
-            background.push(("the watch of Secrets", tokio::spawn(following)));
             background.extend(follow_cluster(client, &control, &telemetry));
         }
         let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -137,8 +125,6 @@ impl Router {
             server,
             admin_server,
             background,
-            certificates,
-            _certificate_files: certificate_files,
         })
     }
 
@@ -164,12 +150,6 @@ impl Router {
     #[must_use]
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
-    }
-
-    /// The router's certificates.
-    #[must_use]
-    pub fn certificates(&self) -> &Arc<tls::Store> {
-        &self.certificates
     }
 
     /// Waits until a part of the router ends that should not, which a fault in it does, and names it. Requests go on, but

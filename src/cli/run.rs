@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config;
-use crate::telemetry::{LogFormat, init_logs};
+use crate::telemetry::{LogFormat, Logs, init_logs};
 
 use super::CliError;
 use super::app::Router;
@@ -49,13 +49,13 @@ impl From<LogFormatArg> for LogFormat {
 }
 
 /// Starts logging at a level: what Serinus says, and of its libraries only what is worth waking for.
-pub(super) fn start_logs(format: LogFormat, verbose: u8) {
+pub(super) fn start_logs(format: LogFormat, verbose: u8) -> Logs {
     let level = match verbose {
         0 => "info",
         1 => "debug",
         _ => "trace",
     };
-    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER));
+    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER))
 }
 
 /// Runs the router until SIGTERM or Ctrl-C.
@@ -63,7 +63,7 @@ pub(super) fn start_logs(format: LogFormat, verbose: u8) {
 /// # Errors
 /// When the config is refused, or the router cannot start.
 pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
-    start_logs(args.log_format.into(), args.verbose);
+    let _logs = start_logs(args.log_format.into(), args.verbose);
     let settings = config::load(&args.config).map_err(|errors| CliError::Failed(errors.to_string()))?;
     super::block_on(async {
         // Before anything listens: from the first connection on a signal must find somebody who stops cleanly, and the

@@ -86,7 +86,7 @@ object! {
         /// The most that all header fields of a request may have: 431 beyond.
         optional "headerBytes" header_bytes: Size<usize, 1_024, { 1 << 20 }>, default = "64KiB", example = "32KiB";
         /// How many header fields a request may have: 431 beyond.
-        optional "headerCount" header_count: Whole<usize, 1, 1_000>, default = 128, example = 64;
+        optional "headerCount" header_count: Whole<usize, 1, 256>, default = 128, example = 64;
         /// How many connections may be open at once; further ones wait until one ends.
         optional "connections" connections: Whole<usize, 1, 1_000_000>, default = 50_000, example = 1_000;
         /// How many requests of one HTTP/2 connection may be open at once.

@@ -163,7 +163,7 @@ fn trailers(bytes: &[u8]) -> Result<Option<Fields>, Refused> {
 
 /// Whether a field may come after the content. Not those by which messages are framed, routed, understood or trusted: some
 /// servers merge trailers into the header fields (RFC 9110 §6.5.1).
-fn may_trail(name: &str) -> bool {
+pub(in crate::wire) fn may_trail(name: &str) -> bool {
     const NEVER: [&str; 39] = [
         "accept-encoding",
         "age",

@@ -10,7 +10,7 @@ const MOST_NAMED: usize = 16;
 
 /// What a field is to who carries the message on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::wire) enum Kind {
     Connection,
     ContentLength,
     Expect,
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(name: &[u8]) -> Self {
+    pub(in crate::wire) fn of(name: &[u8]) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
             2 if is("TE") => Self::Te,

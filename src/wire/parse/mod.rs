@@ -13,7 +13,9 @@ mod response;
 mod target;
 mod write;
 
+pub(in crate::wire) use chunks::may_trail;
 pub use chunks::{Dechunker, Decoded};
+pub(in crate::wire) use control::Kind;
 pub use host::check_authority;
 pub use request::request;
 pub use response::response;
