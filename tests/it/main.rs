@@ -15,19 +15,13 @@ mod docs;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
-mod faults;
-#[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
-mod process_faults;
-#[cfg(test)]
 mod real_cluster;
-#[cfg(test)]
-mod rolling;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

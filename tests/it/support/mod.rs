@@ -1,11 +1,27 @@
 //! What tests share.
 
 pub(crate) mod apiserver;
+#[allow(
+    dead_code,
+    reason = "the fault lab, which uses all of it, is registered with the engine that it tests"
+)]
 pub(crate) mod clients;
 pub(crate) mod cluster;
+#[allow(
+    dead_code,
+    reason = "the fault lab, which uses all of it, is registered with the engine that it tests"
+)]
 pub(crate) mod fleet;
 pub(crate) mod http;
+#[allow(
+    dead_code,
+    reason = "the fault lab, which uses all of it, is registered with the engine that it tests"
+)]
 pub(crate) mod misbehaving;
+#[allow(
+    dead_code,
+    reason = "the fault lab, which uses all of it, is registered with the engine that it tests"
+)]
 pub(crate) mod process;
 pub(crate) mod stack;
 pub(crate) mod upstream;
