@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Discovery, Settings};
-use crate::model::{RouteSpec, Timestamp};
+use crate::model::{Moment, RouteSpec, Timestamp};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::Desired;
 
@@ -43,7 +43,7 @@ pub(super) fn compile(file: &Path) -> Result<RoutingTable, CliError> {
     let mut desired = Desired::default();
     let (touched, _) =
         desired.set_routes(settings.routes, statics(&settings.discovery), Timestamp::default());
-    Ok(Compiler::default().compile(&desired, &touched))
+    Ok(Compiler::default().compile(&desired, &touched, Moment::default()))
 }
 
 /// Prints the JSON Schema of the config file.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -14,15 +14,15 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use tokio::sync::mpsc;
 
-use crate::model::{AnswerReason, FailureKind, Timestamp};
-use crate::routing::RoutingTable;
+use crate::model::{AnswerReason, FailureKind, Moment, Timestamp};
 use crate::routing::tally::Unrouted;
+use crate::routing::{AttemptOutcome, RoutingTable};
 use crate::telemetry::{AccessEntry, AccessLog};
 
 use super::failure::{self, ConnectFailure};
 use super::headers::Hop;
 use super::request::{Request, RequestId, Routed};
-use super::{Refusal, answer, headers};
+use super::{SetAside, answer, headers};
 
 /// The table in force: one writer, and every request reads it once.
 pub type Published = Arc<ArcSwap<RoutingTable>>;
@@ -45,8 +45,8 @@ pub(super) const ATTEMPTS: usize = 4;
 pub struct GatewayOptions {
     /// Where requests are logged, if they are.
     pub access_log: Option<AccessLog>,
-    /// Where endpoints that refuse a connection are told of.
-    pub refusals: mpsc::Sender<Refusal>,
+    /// Where endpoints that are set aside are told of.
+    pub set_aside: mpsc::Sender<SetAside>,
     /// The count of requests that found no version.
     pub unrouted: Arc<Unrouted>,
     /// The networks of hops whose word about a client counts.
@@ -107,12 +107,10 @@ impl Gateway {
 
     /// An endpoint refused a connection: it gets no new request until better is heard of it (semantics §2.2).
     fn refused(&self, routed: &Routed) {
-        let Some(endpoint) = routed.at.as_ref().map(|at| at.endpoint()) else { return };
-        if endpoint.refuse() {
-            // Where nobody can be told, nobody would probe it: the next request finds out anew.
-            if self.options.refusals.try_send(Refusal::new(endpoint, &routed.route)).is_err() {
-                endpoint.forgive();
-            }
+        let (Some(at), Some(version)) = (routed.at.as_ref(), routed.version()) else { return };
+        let now = Moment::of(Instant::now());
+        if let Some(reason) = version.ended(at, AttemptOutcome::Refused, Duration::ZERO, now) {
+            SetAside::new(at, &routed.route, version, reason).tell(&self.options.set_aside);
         }
     }
 

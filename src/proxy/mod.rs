@@ -11,10 +11,12 @@ mod answer;
 mod failure;
 mod gateway;
 mod headers;
+mod health;
 mod listener;
 mod probe;
 mod request;
 
 pub use gateway::{Gateway, GatewayOptions, Published};
+pub use health::{Connected, Connector, PlainConnector, Stream, check_health};
 pub use listener::{BindError, Drain, Listener, Server, Shutdown};
-pub use probe::{Refusal, watch_refusals};
+pub use probe::{SetAside, watch_set_aside};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use pingora::http::RequestHeader;
 
-use crate::model::{AnswerReason, EndpointId};
+use crate::model::{AnswerReason, EndpointId, Moment};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{Choice, Endpoint, InFlight, Route, Version};
 
@@ -68,7 +68,9 @@ impl Routed {
     /// Moves to an endpoint that was not tried yet, if there is one.
     pub(super) fn advance(&mut self) -> Option<&Arc<Endpoint>> {
         let tried = &self.tried;
-        let next = self.version()?.pick(|endpoint| tried.has(&endpoint.id), || fastrand::u64(..))?;
+        let now = Moment::of(Instant::now());
+        let next =
+            self.version()?.pick(None, now, |endpoint| tried.has(&endpoint.id), || fastrand::u64(..))?;
         self.tried.add(next.endpoint());
         // The one before is left only now, so that it does not look idle to this pick.
         self.at = Some(next);

@@ -4,11 +4,13 @@
 //! the routes (`routing::tally`) and is only named here.
 
 mod access_log;
+mod endpoint_events;
 mod events;
 mod logs;
 pub mod metrics;
 mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
+pub use endpoint_events::EndpointNote;
 pub use logs::{LogFormat, init as init_logs};
 pub use metrics::Telemetry;
