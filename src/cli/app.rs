@@ -14,7 +14,7 @@ use crate::control::{self, Control, RoutesConfig, StateFile};
 use crate::kubernetes::{self, ClusterAccess, WatchEvent};
 use crate::model::{ListenerTls, Problem, ServiceKey, StaticEndpoint};
 use crate::proxy::{
-    Drain, Gateway, GatewayOptions, Listener, PlainConnector, Server, SetAside, Shutdown, check_health,
+    Drain, Gateway, GatewayOptions, Listener, PodConnector, Server, SetAside, Shutdown, check_health,
     watch_set_aside,
 };
 use crate::routing::tally::Unrouted;
@@ -83,7 +83,7 @@ impl Router {
         if let Some(client) = cluster {
             background.extend(follow_cluster(client, &control, &telemetry));
         }
-        let (set_aside, watching_pods) = watch_pods(&control, &telemetry);
+        let (set_aside, watching_pods) = watch_pods(&control, certificates.connectors(), &telemetry);
         background.extend(watching_pods);
 
         let unrouted = Arc::new(Unrouted::default());
@@ -303,12 +303,16 @@ fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc
 
 /// Takes back the pods that were set aside, and checks the health of those that are to be checked. Whoever sets one aside says so
 /// to the sender.
-fn watch_pods(control: &Control, telemetry: &Arc<Telemetry>) -> (mpsc::Sender<SetAside>, Background) {
+fn watch_pods(
+    control: &Control,
+    connectors: &Arc<tls::UpstreamConnectors>,
+    telemetry: &Arc<Telemetry>,
+) -> (mpsc::Sender<SetAside>, Background) {
     let (set_aside, heard) = mpsc::channel(SET_ASIDE);
     let to = control.clone();
     let changed = move |services: &[ServiceKey]| to.touched(services);
     let taking_back = tokio::spawn(watch_set_aside(heard, Arc::clone(telemetry), changed.clone()));
-    let (table, connector) = (Arc::clone(control.table()), Arc::new(PlainConnector));
+    let (table, connector) = (Arc::clone(control.table()), Arc::new(PodConnector(Arc::clone(connectors))));
     let checking = tokio::spawn(check_health(table, connector, Arc::clone(telemetry), changed));
     (set_aside, vec![("the taking back of pods", taking_back), ("the health checks", checking)])
 }

@@ -23,7 +23,8 @@ mod relay;
 mod replay;
 mod request;
 
+pub use connect::PodConnector;
 pub use gateway::{Gateway, GatewayOptions, Published};
-pub use health::{Connected, Connector, PlainConnector, Stream, check_health};
+pub use health::{Connected, Connector, Stream, check_health};
 pub use listener::{BindError, Drain, Listener, Server, Shutdown};
 pub use probe::{SetAside, watch_set_aside};
