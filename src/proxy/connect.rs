@@ -17,7 +17,7 @@ use crate::wire::{
 
 use super::Gateway;
 use super::failure::ConnectFailure;
-use super::pool::Next;
+use super::pool::Pool;
 
 /// A connection to a pod, or a place on one, for one request.
 pub(super) enum Connection {
@@ -35,7 +35,7 @@ pub(super) enum Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// One that waits, or a new one.
-    Any(Next),
+    Any,
     /// A new one.
     New,
 }
@@ -52,8 +52,8 @@ impl Connection {
         wanted: Wanted,
     ) -> Result<Self, ConnectFailure> {
         let patience = route.spec.traffic.timeouts.connect;
-        if let (Protocol::Http1, Wanted::Any(next)) = (endpoint.protocol, wanted)
-            && let Some(client) = gateway.pools.of(endpoint).and_then(|pool| pool.take(next))
+        if let (Protocol::Http1, Wanted::Any) = (endpoint.protocol, wanted)
+            && let Some(client) = gateway.pools.of(endpoint).and_then(Pool::take)
         {
             return Ok(Self::Http1 { client, reused: true });
         }

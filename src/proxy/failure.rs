@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::model::{AnswerReason, FailureKind};
+use crate::routing::AttemptOutcome;
 use crate::tls::TlsError;
 use crate::wire::{ClientError, Refused, UpstreamError};
 
@@ -24,6 +25,9 @@ pub(super) enum Failure {
     /// The pod took too long.
     #[error("the pod took too long")]
     Timeout,
+    /// It answered with a status for which the route tries another pod, and there is leave to.
+    #[error("the pod answered {0}")]
+    Status(u16),
 }
 
 /// Why there was no connection.
@@ -50,6 +54,8 @@ pub(super) enum Again {
     NotSeen,
     /// A pod may have seen it: within the budget (semantics §4.2, §4.3).
     WithinBudget,
+    /// Within the budget, from which the leave was taken already.
+    Granted,
     /// Not at all.
     Never,
 }
@@ -60,6 +66,7 @@ impl Failure {
         match self {
             Self::Connect(_) | Self::Upstream(UpstreamError::NotTaken) => Again::NotSeen,
             Self::Upstream(UpstreamError::NoAnswer) if method.is_idempotent() => Again::WithinBudget,
+            Self::Status(_) => Again::Granted,
             Self::Client(_) | Self::Upstream(_) | Self::Timeout => Again::Never,
         }
     }
@@ -67,13 +74,32 @@ impl Failure {
     /// How the pod failed; nothing when the fault is not its own.
     pub(super) fn kind(&self) -> Option<FailureKind> {
         match self {
-            Self::Client(_) => None,
+            Self::Client(_) | Self::Status(_) => None,
             Self::Connect(_) => Some(FailureKind::Connect),
             Self::Timeout => Some(FailureKind::Timeout),
             Self::Upstream(UpstreamError::Protocol(_)) => Some(FailureKind::Protocol),
             Self::Upstream(UpstreamError::NotTaken | UpstreamError::NoAnswer | UpstreamError::Broken) => {
                 Some(FailureKind::Reset)
             }
+        }
+    }
+
+    /// What it says of the pod. `reused`: the connection had served another request before.
+    pub(super) fn outcome(&self, reused: bool) -> AttemptOutcome {
+        match self {
+            Self::Client(_) => AttemptOutcome::Abandoned,
+            Self::Connect(ConnectFailure::Refused) => AttemptOutcome::Refused,
+            // This machine has no descriptor, port or memory for it: nothing is known of the pod.
+            Self::Connect(ConnectFailure::Io(error)) if is_ours(error) => AttemptOutcome::Abandoned,
+            Self::Connect(_) => AttemptOutcome::Failed(FailureKind::Connect),
+            // Both sides may close a kept connection at any time: nobody's fault (semantics §4.2).
+            Self::Upstream(UpstreamError::NotTaken | UpstreamError::NoAnswer) if reused => {
+                AttemptOutcome::Stale
+            }
+            Self::Upstream(UpstreamError::Protocol(_)) => AttemptOutcome::Failed(FailureKind::Protocol),
+            Self::Upstream(_) => AttemptOutcome::Failed(FailureKind::Reset),
+            Self::Timeout => AttemptOutcome::Failed(FailureKind::Timeout),
+            Self::Status(status) => AttemptOutcome::Answered(*status),
         }
     }
 
@@ -84,11 +110,19 @@ impl Failure {
             Self::Client(ClientError::TooSlow) => Some((408, AnswerReason::ClientTimeout)),
             Self::Client(ClientError::Refused(refused)) => Some(answer_to(*refused)),
             Self::Connect(_) => Some((502, AnswerReason::ConnectFailed)),
-            Self::Timeout => Some((504, AnswerReason::Timeout)),
+            Self::Timeout | Self::Status(_) => Some((504, AnswerReason::Timeout)),
             Self::Upstream(UpstreamError::Protocol(_)) => Some((502, AnswerReason::UpstreamProtocol)),
             Self::Upstream(_) => Some((502, AnswerReason::UpstreamReset)),
         }
     }
+}
+
+/// Whether a connection failed for want of something on this machine.
+fn is_ours(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory};
+    // EMFILE and ENFILE, which have no kind of their own.
+    matches!(error.raw_os_error(), Some(24 | 23))
+        || matches!(error.kind(), AddrInUse | AddrNotAvailable | OutOfMemory)
 }
 
 /// The answer to a request that is refused for what it is.

@@ -14,6 +14,7 @@ mod exchange;
 mod failure;
 mod gateway;
 mod headers;
+mod health;
 mod listener;
 mod pool;
 mod probe;
@@ -23,5 +24,6 @@ mod replay;
 mod request;
 
 pub use gateway::{Gateway, GatewayOptions, Published};
+pub use health::{Connected, Connector, PlainConnector, Stream, check_health};
 pub use listener::{BindError, Drain, Listener, Server, Shutdown};
-pub use probe::{Refusal, watch_refusals};
+pub use probe::{SetAside, watch_set_aside};

@@ -19,6 +19,9 @@ use crate::support::stack::{manifest, start_router, usable};
 
 /// How many pods there are in a scenario.
 const PODS: usize = 4;
+/// How many clients there are where one request after the other has to be repeated: as many as may always be repeated at
+/// once (semantics §4.3). With more, some would rightly be refused that.
+const WITHIN_BUDGET: usize = 3;
 
 /// What a fault excuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +202,8 @@ async fn run(scenario: &Scenario) -> Vec<String> {
         pods.push(Pod::start((loopback_address(), 0).into(), &ledger, script).await);
     }
     let (router, _folder) = router(&config(pods.iter().map(|pod| pod.address), scenario.route)).await;
-    let plan = Plan { body: scenario.body, ..Plan::new(router.listeners()[0].1, scenario.requests) };
+    let plan = Plan::new(router.listeners()[0].1, scenario.requests);
+    let plan = Plan { body: scenario.body, clients: WITHIN_BUDGET, ..plan };
     let outcome = Clients::start(plan, &ledger).finish().await;
     print_row(scenario.name, &outcome, &metrics(&router).await);
     let mut wrong = judge(scenario.name, scenario.excuse, &outcome);
@@ -208,7 +212,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     for pod in pods.iter_mut().take(scenario.bad) {
         pod.restart().await;
     }
-    let plan = Plan { post_every: 0, ..Plan::new(router.listeners()[0].1, 40) };
+    let plan = Plan { post_every: 0, clients: WITHIN_BUDGET, ..Plan::new(router.listeners()[0].1, 40) };
     wrong.extend(judge(scenario.name, Excuse::Nothing, &Clients::start(plan, &ledger).finish().await));
     let active = || sum_active(&router) == 0;
     eventually(&format!("nothing is active after: {}", scenario.name), || active().then_some(())).await;
@@ -331,7 +335,8 @@ async fn s4_2_pods_that_die_and_come_back_lose_no_get() {
         pods.push(Pod::good((loopback_address(), 0).into(), &ledger).await);
     }
     let (router, _folder) = router(&config(pods.iter().map(|pod| pod.address), "")).await;
-    let clients = Clients::start(Plan::new(router.listeners()[0].1, u64::MAX), &ledger);
+    let plan = Plan { clients: WITHIN_BUDGET, ..Plan::new(router.listeners()[0].1, u64::MAX) };
+    let clients = Clients::start(plan, &ledger);
     for round in 0..20 {
         clients.more(50).await;
         pods[round % PODS].restart().await;
@@ -342,7 +347,7 @@ async fn s4_2_pods_that_die_and_come_back_lose_no_get() {
     let wrong = judge(name, Excuse::WrittenPosts, &outcome);
     assert!(wrong.is_empty(), "{wrong:#?}");
     // Of each client at most the one request that was on its way to the pod that died.
-    assert!(outcome.failed() <= 20 * 8, "{outcome:?}");
+    assert!(outcome.failed() <= 20 * WITHIN_BUDGET, "{outcome:?}");
     router.stop().await;
 }
 
@@ -368,14 +373,15 @@ enum Departure {
 }
 
 /// Replaces pods until so many requests have passed.
-async fn replace_pods(requests: u64, departures: &[Departure]) -> (Outcome, usize, String) {
+async fn replace_pods(requests: u64, clients: usize, departures: &[Departure]) -> (Outcome, usize, String) {
     let mut fleet = Fleet::start(&manifest("testpage.yaml")).await;
     fleet.cluster.scale("default/testpage", 6);
     fleet.start_pods().await;
     let router = start_router(fleet.config(TESTPAGE)).await;
     let ready = || (usable(&router, "testpage", 0).len() == 6).then_some(());
     eventually("the router knows the pods", ready).await;
-    let clients = Clients::start(Plan::new(router.listeners()[0].1, requests), &fleet.ledger);
+    let plan = Plan { clients, ..Plan::new(router.listeners()[0].1, requests) };
+    let clients = Clients::start(plan, &fleet.ledger);
     let mut replaced = 0;
     for departure in departures.iter().cycle() {
         let leaving = fleet.pods_of("default/testpage").remove(0);
@@ -421,7 +427,7 @@ fn long(default: u64) -> u64 {
 async fn s2_3_pods_replaced_without_end_lose_nothing() {
     let begun = Instant::now();
     let departures = [Departure::Announced, Departure::Told, Departure::Silent];
-    let (outcome, replaced, metrics) = replace_pods(long(50_000), &departures).await;
+    let (outcome, replaced, metrics) = replace_pods(long(50_000), 8, &departures).await;
     let name = format!("{replaced} pods replaced in {:.1?}", begun.elapsed());
     print_row(&name, &outcome, &metrics);
     let wrong = judge(&name, Excuse::WrittenPosts, &outcome);
@@ -440,13 +446,14 @@ fn check_backlog(outcome: &Outcome, replaced: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s4_2_pods_killed_without_warning_lose_no_get() {
-    let (outcome, replaced, metrics) = replace_pods(long(50_000) / 10, &[Departure::Killed]).await;
+    let (outcome, replaced, metrics) =
+        replace_pods(long(50_000) / 10, WITHIN_BUDGET, &[Departure::Killed]).await;
     let name = format!("{replaced} pods killed without warning");
     print_row(&name, &outcome, &metrics);
     let wrong = judge(&name, Excuse::WrittenPosts, &outcome);
     assert!(wrong.is_empty(), "{wrong:#?}");
     // Of each client at most the one POST that was on its way to the pod that died.
-    assert!(outcome.failed() <= 8 * replaced, "{outcome:?}");
+    assert!(outcome.failed() <= WITHIN_BUDGET * replaced, "{outcome:?}");
 }
 
 /// A lab that sees nothing would find everything right: here clients and pods have no router between them.

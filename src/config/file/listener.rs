@@ -30,8 +30,9 @@ object! {
         /// What happens to headers with an underscore in their name, which many frameworks take for a `-`: left out, 400, or
         /// sent on.
         optional "underscores" underscores: Underscores, default = "drop", example = "reject";
-        /// Whether each connection begins with a PROXY protocol header, version 1 or 2, whose word about the client is
-        /// believed: only where nobody but the load balancer can connect.
+        /// Whether each connection begins with a PROXY protocol header, version 1 or 2, which says who the client is. With
+        /// `trustedProxies` a connection from anyone else is closed; without, everyone's header is believed: only where
+        /// nobody but the load balancer can connect.
         optional "proxyProtocol" proxy_protocol: bool, default = false, example = true;
         /// Whether HTTP/2 is spoken: by ALPN with TLS, with prior knowledge without.
         optional "http2" http2: bool, default = true, example = false;

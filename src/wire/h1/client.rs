@@ -79,11 +79,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Client<IO> {
         self.input.bytes.is_empty() && self.input.poll_fill(&mut self.io, &mut cx).is_pending()
     }
 
-    /// The connection itself.
-    pub fn io(&self) -> &IO {
-        &self.io
-    }
-
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.poll_fill(&mut self.io, cx)
     }
