@@ -38,8 +38,8 @@ struct State {
     answered: bool,
     /// Nothing can be written any more. What the pod said before may still be read.
     mute: bool,
-    /// What the client asked to speak; empty for nothing.
-    upgrade_asked: String,
+    /// What the client asked to speak from here on; empty for nothing.
+    asked: String,
     upgraded: bool,
     /// The request's end is to be told by closing this half.
     shut: bool,
@@ -98,8 +98,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Client<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Upstream for H1Client<IO> {
     fn start(&mut self, head: &RequestHead, length: Length) {
         let framing = framing(length);
-        self.state =
-            State { method: head.method.clone(), upgrade_asked: head.upgrade.clone(), ..State::default() };
+        self.state = State { method: head.method.clone(), asked: head.upgrade.clone(), ..State::default() };
         self.reading = Reading::Ended;
         self.writing = Writing::of(framing);
         self.output.write(|out| parse::write_request(head, framing, out));
@@ -147,13 +146,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Upstream for H1Client<IO> {
             if !self.input.bytes.is_empty() {
                 head.fields.clear();
                 head.upgrade.clear();
-                let parsed = parse::response(
-                    &self.input.bytes,
-                    &self.state.method,
-                    !self.state.upgrade_asked.is_empty(),
-                    head,
-                )
-                .map_err(UpstreamError::Protocol)?;
+                let parsed = parse::response(&self.input.bytes, &self.state.method, &self.state.asked, head)
+                    .map_err(UpstreamError::Protocol)?;
                 if let Some(parsed) = parsed {
                     bytes::Buf::advance(&mut self.input.bytes, parsed.consumed);
                     if head.is_interim() {
@@ -168,11 +162,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Upstream for H1Client<IO> {
                     self.state.answered = true;
                     self.state.close |= parsed.close;
                     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                        let mut asked = self.state.upgrade_asked.split(',').map(str::trim);
-                        if !asked.any(|protocol| protocol.eq_ignore_ascii_case(&head.upgrade)) {
-                            let refused = Refused::bad("101 to a protocol that was not asked for");
-                            return Poll::Ready(Err(UpstreamError::Protocol(refused)));
-                        }
                         self.state.upgraded = true;
                         self.reading = Reading::UntilClose;
                         self.writing = Writing::UntilClose;
