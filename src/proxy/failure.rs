@@ -34,6 +34,9 @@ pub(super) enum ConnectFailure {
     /// It took too long.
     #[error("it took too long")]
     Timeout,
+    /// This process has no descriptor left, which is not the pod's fault.
+    #[error("the router is out of descriptors: {0}")]
+    Shortage(std::io::Error),
     /// The network, or this machine, had none to give.
     #[error("{0}")]
     Io(std::io::Error),
@@ -54,6 +57,8 @@ impl Failure {
     /// On which terms a request with this method may be tried once more.
     pub(super) fn again(&self, method: &Method) -> Again {
         match self {
+            // Another pod would need a descriptor as well.
+            Self::Connect(ConnectFailure::Shortage(_)) => Again::Never,
             Self::Connect(_) | Self::Upstream(UpstreamError::NotTaken) => Again::NotSeen,
             Self::Upstream(UpstreamError::NoAnswer) if method.is_idempotent() => Again::WithinBudget,
             Self::Client(_) | Self::Upstream(_) | Self::Timeout => Again::Never,
@@ -63,7 +68,7 @@ impl Failure {
     /// How the pod failed; nothing when the fault is not its own.
     pub(super) fn kind(&self) -> Option<FailureKind> {
         match self {
-            Self::Client(_) => None,
+            Self::Client(_) | Self::Connect(ConnectFailure::Shortage(_)) => None,
             Self::Connect(_) => Some(FailureKind::Connect),
             Self::Timeout => Some(FailureKind::Timeout),
             Self::Upstream(UpstreamError::Protocol(_)) => Some(FailureKind::Protocol),
@@ -79,6 +84,7 @@ impl Failure {
             Self::Client(ClientError::Gone) => None,
             Self::Client(ClientError::TooSlow) => Some((408, AnswerReason::ClientTimeout)),
             Self::Client(ClientError::Refused(refused)) => Some(answer_to(*refused)),
+            Self::Connect(ConnectFailure::Shortage(_)) => Some((503, AnswerReason::Overloaded)),
             Self::Connect(_) => Some((502, AnswerReason::ConnectFailed)),
             Self::Timeout => Some((504, AnswerReason::Timeout)),
             Self::Upstream(UpstreamError::Protocol(_)) => Some((502, AnswerReason::UpstreamProtocol)),

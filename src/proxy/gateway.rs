@@ -1,6 +1,6 @@
 //! What all requests share: the table in force, the connections to pods, who is told what became of a request.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,6 +16,7 @@ use crate::routing::{Endpoint, RoutingTable};
 use crate::telemetry::{AccessEntry, AccessLog};
 use crate::wire::{Link, RequestHead};
 
+use super::accept::is_shortage;
 use super::connection::Client;
 use super::failure::ConnectFailure;
 use super::pool::Pools;
@@ -46,13 +47,15 @@ pub struct Gateway {
     pub(super) pools: Arc<Pools>,
     /// The router is stopping: answers say that the connection ends (semantics §4.5).
     closing: AtomicBool,
+    /// The router waits for no request any more: each ends as it is.
+    cut: AtomicBool,
 }
 
 impl Gateway {
     /// A gateway that routes by what is published in `table`.
     #[must_use]
     pub fn new(table: Published, options: GatewayOptions) -> Self {
-        Self { table, options, pools: Arc::default(), closing: AtomicBool::new(false) }
+        Self { table, options, pools: Arc::default(), closing: AtomicBool::new(false), cut: AtomicBool::new(false) }
     }
 
     /// From now on connections end with their next answer.
@@ -63,6 +66,16 @@ impl Gateway {
     /// Whether connections end with their next answer.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// From now on no request is waited for.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no request is waited for any more.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Finds the route and the version; or the reason to answer at once.
@@ -89,7 +102,7 @@ impl Gateway {
         endpoint: &Endpoint,
         patience: Duration,
     ) -> Result<Link, ConnectFailure> {
-        match tokio::time::timeout(patience, TcpStream::connect(endpoint.id.address)).await {
+        match tokio::time::timeout(patience, self.dial(endpoint.id.address)).await {
             Ok(Ok(stream)) => {
                 // Without it requests wait for acknowledgements; a socket that refuses it is about to fail anyway.
                 let _ = stream.set_nodelay(true);
@@ -98,8 +111,20 @@ impl Gateway {
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 Err(ConnectFailure::Refused)
             }
+            Ok(Err(error)) if is_shortage(&error) => Err(ConnectFailure::Shortage(error)),
             Ok(Err(error)) => Err(ConnectFailure::Io(error)),
             Err(_) => Err(ConnectFailure::Timeout),
+        }
+    }
+
+    async fn dial(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        match TcpStream::connect(address).await {
+            Err(error) if is_shortage(&error) => {
+                // Connections that wait for a request give their descriptors to one that is there.
+                self.pools.close_idle();
+                TcpStream::connect(address).await
+            }
+            connected => connected,
         }
     }
 

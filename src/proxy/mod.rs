@@ -7,6 +7,7 @@
 //!
 //! A request keeps the [`Route`](crate::routing::Route) it started with, retries included, whatever is published meanwhile.
 
+mod accept;
 mod answer;
 mod connection;
 mod exchange;
@@ -20,7 +21,10 @@ mod proxy_protocol;
 mod relay;
 mod replay;
 mod request;
+mod roster;
+mod server;
 
 pub use gateway::{Gateway, GatewayOptions, Published};
-pub use listener::{BindError, Drain, Listener, Server, Shutdown};
+pub use listener::{BindError, Listener, SharedSocket};
 pub use probe::{Refusal, watch_refusals};
+pub use server::{Drain, Server, Shutdown, Stop};

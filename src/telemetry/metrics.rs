@@ -57,6 +57,7 @@ pub struct Telemetry {
     pub(super) certificate_expiry: IntGaugeVec,
     connections: IntGaugeVec,
     accept_errors: IntCounterVec,
+    pub(super) connection_limits: IntCounterVec,
     dropped_lines: IntCounter,
     access_log: OnceLock<ErrorCounter>,
 }
@@ -147,6 +148,11 @@ impl Telemetry {
             accept_errors: counters(
                 "serinus_accept_errors_total",
                 "Connections that could not be accepted (out of file descriptors, for one).",
+                &["listener"],
+            )?,
+            connection_limits: counters(
+                "serinus_connection_limit_reached_total",
+                "Times that every place for a client's connection was taken.",
                 &["listener"],
             )?,
             dropped_lines,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serinus::cli::app::Router;
 use serinus::model::{ChoiceReason, FailureKind};
-use serinus::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown};
+use serinus::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown, Stop};
 use serinus::telemetry::Telemetry;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -127,7 +127,7 @@ async fn s2_2_an_endpoint_that_nobody_would_probe_is_not_set_aside() {
     let answer = client.get("a", "/").await.unwrap();
     assert_eq!((answer.status, answer.header("x-serinus-reason")), (502, "connect-failed"));
     assert!(!router.control().table().load().routes()[0].versions[0].members[0].endpoint.is_refused());
-    stop.send_replace(true);
+    stop.send_replace(Stop::Drain);
     serving.await.unwrap();
     router.stop().await;
 }

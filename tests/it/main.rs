@@ -13,6 +13,8 @@ mod docs;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
 mod mistakes;

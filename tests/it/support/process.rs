@@ -108,7 +108,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `serinus run` with this config file, and waits until it listens.
     pub(crate) async fn start(config: &Path) -> Self {
-        let mut command = serinus(&["run", "--config", &config.display().to_string()]);
+        Self::spawn(serinus(&["run", "--config", &config.display().to_string()])).await
+    }
+
+    /// As [`Process::start`], with this command.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
         let mut child = Ending(command.spawn().unwrap());
         let (out, reading_out) = collect(child.0.stdout.take().unwrap());
         let (log, reading_log) = collect(child.0.stderr.take().unwrap());
@@ -138,6 +142,16 @@ impl Process {
         logged(&self.log, message)
     }
 
+    /// How many log lines have a message that begins so.
+    pub(crate) fn times_logged(&self, message: &str) -> usize {
+        all_logged(&self.log, message).len()
+    }
+
+    /// Whether it runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
+    }
+
     /// Sends a signal, by name.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.0.id().to_string();
@@ -157,9 +171,13 @@ impl Process {
 }
 
 fn logged(log: &Lines, message: &str) -> Option<Value> {
+    all_logged(log, message).into_iter().next()
+}
+
+fn all_logged(log: &Lines, message: &str) -> Vec<Value> {
     let lines = log.lock().unwrap();
     let parsed = lines.iter().map(|line| {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("a log line is not JSON: {error}: {line}"))
     });
-    parsed.into_iter().find(|line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with(message)))
+    parsed.filter(|line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with(message))).collect()
 }
