@@ -233,6 +233,12 @@ impl Router {
     /// Waits until another process has taken over, or a part of the router ends that should not, which a fault in it does.
     /// Requests go on then, but the table may stay as it is for ever: stop, and let whoever started the router start it anew.
     pub async fn ended(&mut self) -> End {
+        let stop = self.say_stop.clone();
+        let broken = async {
+            let part = first_to_end(&mut self.background).await;
+            // What ends after the hand-over is not broken.
+            if *stop.borrow() == Stop::Running { part } else { std::future::pending().await }
+        };
         let handed_over = async {
             match self.giving.as_mut() {
                 Some(giving) => giving.await,
@@ -244,7 +250,7 @@ impl Router {
                 Ok(pid) => return End::HandedOver(pid),
                 Err(_) => "the hand-over to a next process",
             },
-            part = first_to_end(&mut self.background) => part,
+            part = broken => part,
         };
         tracing::error!(part = broken, "a part of the router broke off");
         End::Broken(broken)

@@ -47,6 +47,7 @@ pub(super) struct Accept {
     pub(super) own_places: Arc<Semaphore>,
     /// One for each connection that all listeners together may have open.
     pub(super) all_places: Arc<Semaphore>,
+    pub(super) most_of_all: usize,
     pub(super) own: Arc<Roster>,
     pub(super) all: Arc<[Arc<Roster>]>,
     pub(super) connections: TaskTracker,
@@ -123,9 +124,10 @@ impl Accept {
                 }
             }
         }
-        let enough = |places: &Semaphore, of: usize| places.available_permits() >= of / 10;
-        let limit = self.site.edge.connections;
-        if self.episodes.full && enough(&self.own_places, limit) && self.all_places.available_permits() > 0 {
+        // More than those who are asked to leave at once.
+        let enough = |places: &Semaphore, of: usize| places.available_permits() > of / 4;
+        let of_own = enough(&self.own_places, self.site.edge.connections);
+        if self.episodes.full && of_own && enough(&self.all_places, self.most_of_all) {
             self.episodes.full = false;
             self.telemetry.below_connection_limit(&self.name);
         }
