@@ -69,7 +69,7 @@ const MAIN_LINES: usize = 40;
 #[test]
 fn the_house_is_tidy() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let rust: Vec<_> = files(root, &["src", "tests", "benches"])
+    let rust: Vec<_> = files(root, &["src", "tests", "benches", "fuzz/checks", "fuzz/targets"])
         .into_iter()
         .filter(|file| file.extension().is_some_and(|e| e == "rs"))
         .collect();
@@ -79,9 +79,12 @@ fn the_house_is_tidy() {
         let text = fs::read_to_string(root.join(&file)).unwrap();
         complaints.extend(check_rust(&slashes(&file), &text));
     }
-    for file in files(root, &["src", "tests", "benches", "docs", "deploy", "config", ".ci"])
-        .into_iter()
-        .chain(top(root))
+    for file in files(
+        root,
+        &["src", "tests", "benches", "fuzz/checks", "fuzz/targets", "docs", "deploy", "config", ".ci"],
+    )
+    .into_iter()
+    .chain(top(root))
     {
         // What is not text is not read.
         if let Ok(text) = fs::read_to_string(root.join(&file)) {

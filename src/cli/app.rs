@@ -17,7 +17,7 @@ use crate::proxy::{Drain, Gateway, GatewayOptions, Refusal, Server, Shutdown, St
 use crate::routing::tally::Unrouted;
 use crate::state::SavedState;
 use crate::telemetry::{AccessLog, Telemetry};
-use crate::tls::{self, FileWatch};
+use crate::tls;
 
 use super::certificates;
 use super::handover::{GivenSocket, Taking};
@@ -30,7 +30,7 @@ const REFUSALS: usize = 256;
 const CLUSTER_EVENTS: usize = 256;
 
 /// What runs beside the listeners, by name, and ends only with the router.
-type Background = Vec<(&'static str, JoinHandle<()>)>;
+pub(super) type Background = Vec<(&'static str, JoinHandle<()>)>;
 
 /// A running router.
 #[derive(Debug)]
@@ -44,8 +44,6 @@ pub struct Router {
     server: JoinHandle<usize>,
     admin_server: JoinHandle<()>,
     background: Background,
-    certificates: Arc<tls::Store>,
-    _certificate_files: FileWatch,
     /// What the next process may be given.
     pub(super) to_give: Vec<GivenSocket>,
     /// Waits for that process, and ends with its number.
@@ -71,7 +69,6 @@ pub(super) struct Starting {
     refusals: mpsc::Sender<Refusal>,
     background: Background,
     certificates: Arc<tls::Store>,
-    certificate_files: FileWatch,
 }
 
 impl Starting {
@@ -88,13 +85,12 @@ impl Starting {
             admin::check_token_file(token_file)?;
         }
         let certificates = certificates::load(listener_tls(&settings), &settings.routes).await?;
-        let sockets = Sockets::open(&settings, before).await?;
+        let sockets = Sockets::open(&settings, &certificates, before).await?;
         let access_log = open_access_log(&settings.access_log)?;
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
         let (state_file, saved, state_problems) = open_state(&settings.state, begin)?;
-        let certificate_files = certificates.follow_files()?;
-        // Nothing fails from here on, save the thread that watches the config file.
+        // Nothing fails from here on, save the threads that watch files.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
             saved,
@@ -105,23 +101,14 @@ impl Starting {
         state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
         control.set_problems("state", state_problems).await;
         let mut background: Background = vec![("the control task", control_task)];
-        let reporting = certificates::report(certificates.clone(), control.clone(), Arc::clone(&telemetry));
-        background.push(("the report of certificates", tokio::spawn(reporting)));
+        background.extend(certificates::follow(&certificates, cluster.as_ref(), &control, &telemetry)?);
         if let Some(file) = file {
             telemetry.config_loaded(&file.display().to_string(), settings.routes.len());
-            let following = follow_config(
-                file,
-                settings.clone(),
-                control.clone(),
-                Arc::clone(&certificates),
-                Arc::clone(&telemetry),
-            )?;
+            let (control, telemetry) = (control.clone(), Arc::clone(&telemetry));
+            let following = follow_config(file, settings.clone(), control, certificates.clone(), telemetry)?;
             background.push(("the watch of the config file", tokio::spawn(following)));
         }
         if let Some(client) = cluster {
-            let following =
-                certificates::follow_secrets(client.clone(), certificates.clone(), Arc::clone(&telemetry));
-            background.push(("the watch of Secrets", tokio::spawn(following)));
             background.extend(follow_cluster(client, &control, &telemetry));
         }
         let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -137,13 +124,13 @@ impl Starting {
             refusals,
             background,
             certificates,
-            certificate_files,
         })
     }
 
     /// Serves.
     pub(super) fn serve(self) -> Router {
-        let Self { settings, sockets, control, telemetry, access_log, refusals, background, .. } = self;
+        let Self { settings, sockets, control, telemetry, access_log, refusals, background, certificates } =
+            self;
         let to_give = sockets.to_give(&settings);
         let budget = Budget::now(&settings);
         let Sockets { listeners, admin: admin_listener } = sockets;
@@ -154,8 +141,13 @@ impl Starting {
         }
         let (say_stop, stop) = Shutdown::new();
         let trusted_proxies = settings.trusted_proxies.clone();
-        let options =
-            GatewayOptions { access_log, refusals, unrouted: Arc::clone(&unrouted), trusted_proxies };
+        let options = GatewayOptions {
+            access_log,
+            refusals,
+            unrouted: Arc::clone(&unrouted),
+            trusted_proxies,
+            connectors: Arc::clone(certificates.connectors()),
+        };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
         let server = Server::new(gateway, Arc::clone(&telemetry), drain).with_most_connections(budget.clients);
@@ -182,8 +174,6 @@ impl Starting {
             server,
             admin_server,
             background,
-            certificates: self.certificates,
-            _certificate_files: self.certificate_files,
             to_give,
             giving: None,
         }
@@ -222,12 +212,6 @@ impl Router {
     #[must_use]
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
-    }
-
-    /// The router's certificates.
-    #[must_use]
-    pub fn certificates(&self) -> &Arc<tls::Store> {
-        &self.certificates
     }
 
     /// Waits until another process has taken over, or a part of the router ends that should not, which a fault in it does.
@@ -312,9 +296,9 @@ async fn first_to_end(tasks: &mut Background) -> &'static str {
 }
 
 /// The listeners that have TLS, by name.
-fn listener_tls(_settings: &Settings) -> BTreeMap<String, ListenerTls> {
-    // A listener has none by its settings yet.
-    BTreeMap::new()
+fn listener_tls(settings: &Settings) -> BTreeMap<String, ListenerTls> {
+    let tls = |listener: &config::Listener| Some((listener.name.clone(), listener.tls.clone()?));
+    settings.listeners.iter().filter_map(tls).collect()
 }
 
 fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>> {

@@ -9,7 +9,9 @@ use crate::control::Control;
 use crate::kubernetes::{self, SecretNews, WatchEvent};
 use crate::model::{ListenerTls, Problem, RouteSpec, UpstreamTls};
 use crate::telemetry::Telemetry;
-use crate::tls::{Hindrance, Loaded, Report, Store};
+use crate::tls::{FileWatch, Hindrance, Loaded, Report, Store};
+
+use super::app::Background;
 
 /// How many events of Secrets may wait to be taken in.
 const EVENTS: usize = 16;
@@ -34,6 +36,26 @@ pub(super) async fn load(
     Ok(loading.await??)
 }
 
+/// What keeps certificates in step with their files and with the cluster, where there is one, and tells of them.
+///
+/// # Errors
+/// When the system cannot start a thread.
+pub(super) fn follow(
+    store: &Arc<Store>,
+    cluster: Option<&kubernetes::Client>,
+    control: &Control,
+    telemetry: &Arc<Telemetry>,
+) -> std::io::Result<Background> {
+    let files = store.follow_files()?;
+    let reporting = report(Arc::clone(store), files, control.clone(), Arc::clone(telemetry));
+    let mut background = vec![("the report of certificates", tokio::spawn(reporting))];
+    if let Some(client) = cluster {
+        let following = follow_secrets(client.clone(), Arc::clone(store), Arc::clone(telemetry));
+        background.push(("the watch of Secrets", tokio::spawn(following)));
+    }
+    Ok(background)
+}
+
 /// These routes come into force: reads what they need, off the async threads.
 pub(super) async fn want(store: &Arc<Store>, routes: &[RouteSpec]) {
     let (store, upstreams) = (Arc::clone(store), upstreams(routes));
@@ -41,8 +63,9 @@ pub(super) async fn want(store: &Arc<Store>, routes: &[RouteSpec]) {
     let _ = tokio::task::spawn_blocking(move || store.want(upstreams.iter())).await;
 }
 
-/// Tells of what becomes of certificates: in the log, in the metrics and in `status`.
-pub(super) async fn report(store: Arc<Store>, control: Control, telemetry: Arc<Telemetry>) {
+/// Tells of what becomes of certificates: in the log, in the metrics and in `status`. The files are looked after as long as
+/// this runs.
+async fn report(store: Arc<Store>, _files: FileWatch, control: Control, telemetry: Arc<Telemetry>) {
     let mut reports = store.reports();
     let mut told = Report::default();
     loop {
@@ -75,7 +98,7 @@ fn tell(telemetry: &Telemetry, before: &Report, now: &Report) {
 }
 
 /// Watches the Secrets that the store wants, and hands on what is heard.
-pub(super) async fn follow_secrets(client: kubernetes::Client, store: Arc<Store>, telemetry: Arc<Telemetry>) {
+async fn follow_secrets(client: kubernetes::Client, store: Arc<Store>, telemetry: Arc<Telemetry>) {
     let (heard, mut events) = mpsc::channel(EVENTS);
     let watching = kubernetes::watch_secrets(client, store.wanted_secrets(), heard, telemetry);
     let handing_on = async {

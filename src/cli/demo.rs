@@ -35,7 +35,7 @@ const OLD_PODS: u8 = 6;
 /// # Errors
 /// When a port is taken, or the directory for temporary files cannot be written.
 pub(super) fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
-    start_logs(LogFormat::Text, 0);
+    let _logs = start_logs(LogFormat::Text, 0);
     super::block_on(async {
         let mut pods = Vec::new();
         for number in 1..=OLD_PODS + 1 {

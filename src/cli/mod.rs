@@ -74,7 +74,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // Not locked: while the router runs, the access log's thread writes to it.
     let mut out = std::io::stdout();
-    let done = run_command(&cli.command, &mut out).and_then(|()| Ok(out.flush()?));
+    let mut done = run_command(&cli.command, &mut out);
+    // `run` writes nothing itself, and the access log's thread may wait in a write, for a reader who never reads.
+    if done.is_ok() && !matches!(cli.command, Command::Run(_)) {
+        done = out.flush().map_err(CliError::from);
+    }
     match error::reader_may_leave(done) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, Settings};
-use crate::telemetry::{LogFormat, init_logs};
+use crate::telemetry::{LogFormat, Logs, init_logs};
 
 use super::app::{End, Router};
 use super::handover::Place;
@@ -59,13 +59,13 @@ impl From<LogFormatArg> for LogFormat {
 }
 
 /// Starts logging at a level: what Serinus says, and of its libraries only what is worth waking for.
-pub(super) fn start_logs(format: LogFormat, verbose: u8) {
+pub(super) fn start_logs(format: LogFormat, verbose: u8) -> Logs {
     let level = match verbose {
         0 => "info",
         1 => "debug",
         _ => "trace",
     };
-    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER));
+    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER))
 }
 
 /// Runs the router until SIGTERM or Ctrl-C, or until the next process has taken over.
@@ -73,7 +73,7 @@ pub(super) fn start_logs(format: LogFormat, verbose: u8) {
 /// # Errors
 /// When the config is refused, or the router cannot start.
 pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
-    start_logs(args.log_format.into(), args.verbose);
+    let _logs = start_logs(args.log_format.into(), args.verbose);
     let settings = config::load(&args.config).map_err(|errors| CliError::Failed(errors.to_string()))?;
     limits::raise();
     super::block_on(async {

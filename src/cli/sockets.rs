@@ -3,6 +3,7 @@
 use crate::admin::{self, AdminListener};
 use crate::config::Settings;
 use crate::proxy::{Listener, SharedSocket};
+use crate::tls;
 
 use super::handover::{GivenSocket, Role, Taking};
 
@@ -14,7 +15,11 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// Takes what the process before has, and binds every other address; or tells every one that cannot be bound.
-    pub(super) async fn open(settings: &Settings, mut before: Option<&mut Taking>) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        settings: &Settings,
+        certificates: &tls::Store,
+        mut before: Option<&mut Taking>,
+    ) -> anyhow::Result<Self> {
         let mut listeners = Vec::new();
         let mut errors = Vec::new();
         for listener in &settings.listeners {
@@ -26,7 +31,7 @@ impl Sockets {
                 None => Listener::bind(name, &asked, edge).await.map_err(|e| e.to_string()),
             };
             match opened {
-                Ok(listener) => listeners.push(listener),
+                Ok(listener) => listeners.push(listener.with_tls(certificates.listener(name))),
                 Err(error) => errors.push(error),
             }
         }

@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -47,9 +48,27 @@ impl Default for Patience {
 /// A way to speak to an API server. It is not connected yet when it is made; each request finds its own connection.
 #[derive(Clone)]
 pub struct Client {
-    pub(super) inner: kube::Client,
+    /// Shared by all watches, so that renewed credentials are those of all.
+    inner: Arc<Mutex<kube::Client>>,
+    access: ClusterAccess,
     pub(super) patience: Patience,
     pub(super) origin: Origin,
+}
+
+impl Client {
+    /// A client with the credentials that are known.
+    pub(super) fn current(&self) -> kube::Client {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the credentials anew, after the API server refused those that are known. kube reads a token file about once a
+    /// minute, and by the wall clock: after it was set back, not before it is where it was. What cannot be read changes
+    /// nothing.
+    pub(super) async fn renew(&self) {
+        if let Ok(renewed) = connect_with(&self.access, self.patience).await {
+            *self.inner.lock().unwrap_or_else(PoisonError::into_inner) = renewed.current();
+        }
+    }
 }
 
 impl fmt::Debug for Client {
@@ -169,7 +188,8 @@ pub async fn connect_with(access: &ClusterAccess, patience: Patience) -> Result<
     let url = config.cluster_url.to_string();
     let inner = kube::Client::try_from(config)
         .map_err(|error| ConnectError::Setup { url: url.clone(), reason: error.to_string() })?;
-    Ok(Client { inner, patience, origin: Origin { url, kubeconfig } })
+    let inner = Arc::new(Mutex::new(inner));
+    Ok(Client { inner, access: access.clone(), patience, origin: Origin { url, kubeconfig } })
 }
 
 /// The kubeconfig, and the path that it is known by.

@@ -1,8 +1,8 @@
 //! The connection of one watch: its answers are waited for with a limit, and its opening is told.
 //!
 //! kube's watcher does the listing, watching and resuming, but it tells neither when a watch that broke off is open
-//! again (nothing may happen in a namespace for hours) nor limits how long an answer takes, and it opens a watch that
-//! ends at once again without a pause. So each watcher gets a client that is wrapped in this.
+//! again (nothing may happen in a namespace for hours) nor limits how long an answer takes, it opens a watch that ends at
+//! once again without a pause, and it does not read `Retry-After`. So each watcher gets a client that is wrapped in this.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,34 +17,45 @@ use super::access::{Client, Patience};
 /// A client for one watcher, and what tells that the API server has accepted a watch.
 pub(super) fn observed(client: &Client) -> (kube::Client, Arc<Notify>) {
     let opened = Arc::new(Notify::new());
+    let now = Instant::now();
     let watcher = Observer {
-        inner: client.inner.clone(),
-        patience: client.patience,
+        client: client.clone(),
         opened: Arc::clone(&opened),
-        not_before: Arc::new(Mutex::new(Instant::now())),
+        turns: Arc::new(Mutex::new(Turns { any: now, watch: now })),
     };
     let service = tower::service_fn(move |request| watcher.clone().send(request));
-    (kube::Client::new(service, client.inner.default_namespace()), opened)
+    (kube::Client::new(service, client.current().default_namespace()), opened)
 }
+
+/// The longest that an API server may ask to be left alone.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Observer {
-    inner: kube::Client,
-    patience: Patience,
+    client: Client,
     opened: Arc<Notify>,
-    /// When the next watch may be asked for.
-    not_before: Arc<Mutex<Instant>>,
+    turns: Arc<Mutex<Turns>>,
+}
+
+/// When what may be asked for next.
+struct Turns {
+    /// Anything at all: the API server may ask to be left alone for a while.
+    any: Instant,
+    /// A watch.
+    watch: Instant,
 }
 
 impl Observer {
     async fn send(self, request: http::Request<Body>) -> Result<http::Response<Body>, kube::Error> {
         let watch = request.uri().query().is_some_and(|q| q.split('&').any(|pair| pair == "watch=true"));
-        if watch {
-            sleep_until(self.turn()).await;
+        sleep_until(self.turn(watch)).await;
+        let patience = self.client.patience.answer;
+        let answer = timeout(patience, self.client.current().send(request)).await;
+        let response = answer.map_err(|_| kube::Error::Service(Box::new(NoAnswer(patience))))??;
+        if response.status() == http::StatusCode::UNAUTHORIZED {
+            self.client.renew().await;
         }
-        let answer = timeout(self.patience.answer, self.inner.send(request)).await;
-        let response =
-            answer.map_err(|_| kube::Error::Service(Box::new(NoAnswer(self.patience.answer))))??;
+        self.heed(&response);
         if !watch {
             return Ok(response);
         }
@@ -56,12 +67,27 @@ impl Observer {
         Err(refusal(response).await)
     }
 
-    /// When this watch may be asked for; the next one a little later.
-    fn turn(&self) -> Instant {
-        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = (*not_before).max(Instant::now());
-        *not_before = turn + self.patience.retry_first;
+    /// When this may be asked for; the next watch a little later.
+    fn turn(&self, watch: bool) -> Instant {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = turns.any.max(Instant::now());
+        if watch {
+            turn = turn.max(turns.watch);
+            turns.watch = turn + self.client.patience.retry_first;
+        }
         turn
+    }
+
+    /// Nothing is asked for before `Retry-After` (RFC 9110 §10.2.3) of a refusal.
+    fn heed(&self, response: &http::Response<Body>) {
+        let status = response.status();
+        let busy = status == http::StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+        let after = response.headers().get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        // API servers give seconds, never a date.
+        if let Some(seconds) = after.and_then(|text| text.trim().parse().ok()).filter(|_| busy) {
+            let wait = Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER);
+            self.turns.lock().unwrap_or_else(PoisonError::into_inner).any = Instant::now() + wait;
+        }
     }
 }
 

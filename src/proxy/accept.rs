@@ -188,12 +188,12 @@ impl Accept {
 
     fn serve(&self, socket: TcpStream, peer: SocketAddr, places: Vec<OwnedSemaphorePermit>) {
         let (gateway, leave) = (Arc::clone(&self.gateway), self.leave.child_token());
-        let client = Client { peer: peer.ip().to_canonical(), site: Arc::clone(&self.site) };
+        let client = Client::new(peer.ip().to_canonical(), Arc::clone(&self.site));
         let open = OpenConnection::new(&self.open);
         let told = leave.clone();
         let serving = async move {
             let _open = (open, places);
-            connection::serve(&gateway, client, socket, told).await;
+            connection::serve(gateway, client, socket, told).await;
         };
         let serving = self.own.add(serving, leave);
         let aborts = serving.aborts();

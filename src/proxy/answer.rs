@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::model::AnswerReason;
-use crate::wire::{Downstream, Length, RequestHead, ResponseHead};
+use crate::wire::{Downstream, Length, RequestHead, ResponseHead, grpc};
 
 use super::request::{REQUEST_ID, RequestId};
 
@@ -75,10 +75,10 @@ impl Answer<'_> {
         head.fields.append(REASON_HEADER, self.reason.token());
         head.fields.append(REQUEST_ID, self.id.as_str());
         head.fields.append("Cache-Control", "no-store");
-        let grpc = to.and_then(|head| head.fields.get("Content-Type"));
-        if grpc.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        let kind = to.and_then(|head| head.fields.get("Content-Type"));
+        if kind.is_some_and(grpc::is_grpc) {
             head.fields.append("Content-Type", "application/grpc");
-            head.fields.append("grpc-status", grpc_status(self.status));
+            head.fields.append("grpc-status", grpc::grpc_status(self.status));
             head.fields.append(
                 "grpc-message",
                 format!("{} ({})", text(self.reason).trim_end_matches('.'), self.reason),
@@ -101,17 +101,5 @@ impl Answer<'_> {
             down.data(Bytes::from(body));
         }
         down.end(None);
-    }
-}
-
-/// The status that gRPC clients take for one of HTTP ("HTTP to gRPC Status Code Mapping").
-fn grpc_status(status: u16) -> &'static str {
-    match status {
-        400 => "13",
-        404 => "12",
-        408 | 504 => "4",
-        413 | 431 => "8",
-        429 | 502 | 503 => "14",
-        _ => "2",
     }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::Edge;
+use crate::tls::ListenerCertificates;
 use crate::wire::h1::{H1Server, Next};
-use crate::wire::{Alarm, Link, RequestHead};
+use crate::wire::{Alarm, Link, RequestHead, h2};
 
 use super::Gateway;
 use super::exchange::Exchange;
@@ -20,6 +22,7 @@ use super::proxy_protocol;
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) edge: Arc<Edge>,
+    pub(super) certificates: Option<Arc<ListenerCertificates>>,
 }
 
 impl Site {
@@ -48,30 +51,40 @@ fn host(authority: &str) -> &str {
 pub(super) struct Client {
     pub(super) peer: IpAddr,
     pub(super) site: Arc<Site>,
+    /// The host that a TLS connection is for, if it said so (RFC 6066 §3).
+    sni: Option<String>,
 }
 
 impl Client {
-    /// What the connection is, as `X-Forwarded-Proto` has it.
-    pub(super) fn scheme(&self) -> &'static str {
-        "http"
+    /// A client of a listener.
+    pub(super) fn new(peer: IpAddr, site: Arc<Site>) -> Self {
+        Self { peer, site, sni: None }
     }
 
-    /// Whether this connection is for this authority (RFC 9110 §15.5.20).
-    pub(super) fn is_for(&self, _authority: &str) -> bool {
-        true
+    /// What the connection is, as `X-Forwarded-Proto` has it.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.site.certificates.is_some() { "https" } else { "http" }
+    }
+
+    /// Whether this connection is for this authority: a TLS connection is for those hosts that its certificate would be shown
+    /// for (RFC 9110 §15.5.20).
+    pub(super) fn is_for(&self, authority: &str) -> bool {
+        let certificates = self.site.certificates.as_ref();
+        certificates.is_none_or(|of| of.same_certificate(self.sni.as_deref(), host(authority)))
     }
 }
 
 /// Serves a connection to its end. `leave` tells that none should wait for a next request any more.
 pub(super) async fn serve(
-    gateway: &Gateway,
+    gateway: Arc<Gateway>,
     mut client: Client,
     mut socket: TcpStream,
     leave: CancellationToken,
 ) {
     // Without it answers wait for acknowledgements; a socket that refuses it is about to fail anyway.
     let _ = socket.set_nodelay(true);
-    let edge = &client.site.edge;
+    let site = Arc::clone(&client.site);
+    let edge = &site.edge;
     if edge.proxy_protocol {
         let introduced = proxy_protocol::read(&mut socket);
         // Who may not speak for others, or does not do so at once, is not served.
@@ -81,11 +94,45 @@ pub(super) async fn serve(
         };
         client.peer = spoken.unwrap_or(client.peer);
     }
-    serve_h1(gateway, &client, Link::plain(socket), &leave).await;
+    let Some(certificates) = &site.certificates else {
+        return serve_h1(gateway, client, Link::plain(socket), &leave).await;
+    };
+    let acceptor = TlsAcceptor::from(certificates.server_config(edge.http2));
+    // A handshake that fails, or never ends, is answered by TLS itself.
+    let Ok(Ok(stream)) = tokio::time::timeout(edge.header_timeout, acceptor.accept(socket)).await else {
+        return;
+    };
+    let tls = stream.get_ref().1;
+    client.sni = tls.server_name().map(str::to_owned);
+    let http2 = tls.alpn_protocol() == Some(b"h2");
+    let link = Link::tls(tokio_rustls::TlsStream::Server(stream));
+    if http2 {
+        serve_h2(gateway, client, link).await;
+    } else {
+        serve_h1(gateway, client, link, &leave).await;
+    }
 }
 
-async fn serve_h1(gateway: &Gateway, client: &Client, link: Link, leave: &CancellationToken) {
-    let edge = &client.site.edge;
+async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link) {
+    let client = Arc::new(client);
+    let farewell = gateway.farewell.clone();
+    let serving = h2::serve(link, &client.site.edge, farewell.cancelled(), |head, mut down| {
+        let (gateway, client) = (Arc::clone(&gateway), Arc::clone(&client));
+        async move {
+            let mut alarm = Alarm::new();
+            let mut exchange =
+                Exchange { gateway: &gateway, client: &client, down: &mut down, alarm: &mut alarm };
+            match head {
+                Ok((mut head, length)) => exchange.serve(&mut head, length).await,
+                Err(refused) => exchange.refuse(refused).await,
+            }
+        }
+    });
+    serving.await;
+}
+
+async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &CancellationToken) {
+    let edge = &Arc::clone(&client.site.edge);
     let mut server = H1Server::new(link, Arc::clone(edge));
     let mut head = RequestHead::default();
     let mut alarm = Alarm::new();
@@ -109,7 +156,8 @@ async fn serve_h1(gateway: &Gateway, client: &Client, link: Link, leave: &Cancel
             alarm.poll(cx).map(|()| None)
         })
         .await;
-        let mut exchange = Exchange { gateway, client, down: &mut server, alarm: &mut alarm };
+        let mut exchange =
+            Exchange { gateway: &gateway, client: &client, down: &mut server, alarm: &mut alarm };
         match next {
             Some(Next::Request(length)) => exchange.serve(&mut head, length).await,
             Some(Next::Refused(refused)) => {
@@ -120,7 +168,11 @@ async fn serve_h1(gateway: &Gateway, client: &Client, link: Link, leave: &Cancel
                 exchange.time_out().await;
                 return server.linger().await;
             }
-            Some(Next::Http2 | Next::End) | None => return,
+            Some(Next::Http2) => {
+                let (link, ahead) = server.into_parts();
+                return serve_h2(gateway, client, link.with_ahead(ahead)).await;
+            }
+            Some(Next::End) | None => return,
         }
         if !server.rest() {
             if server.must_reset() {

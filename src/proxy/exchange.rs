@@ -10,11 +10,11 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::model::{AnswerReason, Timeouts};
-use crate::wire::h1::H1Client;
-use crate::wire::{Alarm, Downstream, Length, Link, Refused, RequestHead, ResponseHead, Upstream as _};
+use crate::wire::{Alarm, Downstream, Length, Refused, RequestHead, ResponseHead, Upstream as _};
 
 use super::Gateway;
 use super::answer::{self, Answer};
+use super::connect::{Connection, Wanted};
 use super::connection::Client;
 use super::failure::{self, Again, ConnectFailure, Failure};
 use super::pool::Next;
@@ -31,12 +31,6 @@ pub(super) struct Exchange<'a, D> {
     pub(super) client: &'a Client,
     pub(super) down: &'a mut D,
     pub(super) alarm: &'a mut Alarm,
-}
-
-/// A connection to a pod, for one request.
-struct Connection {
-    client: Box<H1Client<Link>>,
-    reused: bool,
 }
 
 impl<D: Downstream> Exchange<'_, D> {
@@ -206,14 +200,14 @@ impl<D: Downstream> Exchange<'_, D> {
     ) -> Result<(), Failure> {
         let Some(routed) = request.routed.as_mut() else { return Err(Failure::Timeout) };
         let mut connection = self.connection(head, body, routed, fresh).await?;
-        let up = connection.client.as_mut();
-        up.start(head, body.length);
-        let mut relay = Relay::new(&mut *self.down, up, body, limits, self.alarm);
+        let reused = connection.is_reused();
+        connection.start(head, body.length);
+        let mut relay = Relay::new(&mut *self.down, &mut connection, body, limits, self.alarm);
         let mut answer = ResponseHead::default();
         let length = match relay.head(&mut answer).await {
             Ok(length) => length,
             Err(failure) => {
-                routed.stale = relay::is_stale(&failure, connection.reused);
+                routed.stale = relay::is_stale(&failure, reused);
                 self.failed(&failure, routed);
                 return Err(failure);
             }
@@ -246,10 +240,16 @@ impl<D: Downstream> Exchange<'_, D> {
         request.bytes = relay.answered;
         match passed {
             Ok(()) => {
-                self.keep(connection, routed);
+                if let Some(at) = &routed.at {
+                    connection.keep(self.gateway, at.endpoint());
+                }
                 Ok(())
             }
             Err(failure) => {
+                if failure.kind().is_some() {
+                    // What has come is the client's, though it is not all.
+                    let _ = relay::flush(self.down, self.alarm, limits.client_write).await;
+                }
                 self.failed(&failure, routed);
                 Err(failure)
             }
@@ -273,12 +273,9 @@ impl<D: Downstream> Exchange<'_, D> {
             // Only HTTP/1.0 may leave it out; the pod is spoken to in HTTP/1.1.
             head.fields.set("Host", endpoint.id.address.to_string());
         }
-        if !fresh && let Some(client) = self.gateway.pools.of(&endpoint).and_then(|pool| pool.take(next)) {
-            return Ok(Connection { client, reused: true });
-        }
-        let patience = routed.route.spec.traffic.timeouts.connect;
-        match self.gateway.connect(&endpoint, patience).await {
-            Ok(link) => Ok(Connection { client: Box::new(H1Client::new(link)), reused: false }),
+        let wanted = if fresh { Wanted::New } else { Wanted::Any(next) };
+        match Connection::open(self.gateway, &routed.route, &endpoint, wanted).await {
+            Ok(connection) => Ok(connection),
             Err(error) => {
                 if matches!(error, ConnectFailure::Refused) {
                     self.gateway.refused(routed);
@@ -287,16 +284,6 @@ impl<D: Downstream> Exchange<'_, D> {
                 self.failed(&failure, routed);
                 Err(failure)
             }
-        }
-    }
-
-    fn keep(&self, mut connection: Connection, routed: &Routed) {
-        let endpoint = routed.at.as_ref().map(|at| at.endpoint());
-        if connection.client.rest()
-            && let Some(endpoint) = endpoint
-            && let Some(pool) = self.gateway.pools.of(endpoint)
-        {
-            pool.keep(connection.client, endpoint);
         }
     }
 

@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::model::{AnswerReason, FailureKind};
+use crate::tls::TlsError;
 use crate::wire::{ClientError, Refused, UpstreamError};
 
 /// The status that metrics and the access log show when the client left before it had its answer (nginx's convention).
@@ -37,6 +38,9 @@ pub(super) enum ConnectFailure {
     /// This process has no descriptor left, which is not the pod's fault.
     #[error("the router is out of descriptors: {0}")]
     Shortage(std::io::Error),
+    /// There is no TLS with the pod.
+    #[error("{0}")]
+    Tls(TlsError),
     /// The network, or this machine, had none to give.
     #[error("{0}")]
     Io(std::io::Error),

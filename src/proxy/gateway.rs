@@ -1,24 +1,23 @@
 //! What all requests share: the table in force, the connections to pods, who is told what became of a request.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::model::{AnswerReason, Timestamp};
+use crate::routing::RoutingTable;
 use crate::routing::tally::Unrouted;
-use crate::routing::{Endpoint, RoutingTable};
 use crate::telemetry::{AccessEntry, AccessLog};
-use crate::wire::{Link, RequestHead};
+use crate::tls::UpstreamConnectors;
+use crate::wire::RequestHead;
 
-use super::accept::is_shortage;
 use super::connection::Client;
-use super::failure::ConnectFailure;
 use super::pool::Pools;
 use super::request::{Request, Routed};
 use super::{Refusal, headers};
@@ -37,6 +36,8 @@ pub struct GatewayOptions {
     pub unrouted: Arc<Unrouted>,
     /// The networks of hops whose word about a client counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// What TLS connections to pods are made with.
+    pub connectors: Arc<UpstreamConnectors>,
 }
 
 /// Routes each request by the table in force when it came.
@@ -49,18 +50,28 @@ pub struct Gateway {
     closing: AtomicBool,
     /// The router waits for no request any more: each ends as it is.
     cut: AtomicBool,
+    /// Told when it begins to stop.
+    pub(super) farewell: CancellationToken,
 }
 
 impl Gateway {
     /// A gateway that routes by what is published in `table`.
     #[must_use]
     pub fn new(table: Published, options: GatewayOptions) -> Self {
-        Self { table, options, pools: Arc::default(), closing: AtomicBool::new(false), cut: AtomicBool::new(false) }
+        Self {
+            table,
+            options,
+            pools: Arc::default(),
+            closing: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            farewell: CancellationToken::new(),
+        }
     }
 
     /// From now on connections end with their next answer.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+        self.farewell.cancel();
     }
 
     /// Whether connections end with their next answer.
@@ -94,38 +105,6 @@ impl Gateway {
     /// Whether a hop may say by the PROXY protocol who its client is: with `trustedProxies` those alone.
     pub(super) fn may_introduce(&self, hop: IpAddr) -> bool {
         self.options.trusted_proxies.is_empty() || self.is_trusted(hop)
-    }
-
-    /// A new connection to an endpoint.
-    pub(super) async fn connect(
-        &self,
-        endpoint: &Endpoint,
-        patience: Duration,
-    ) -> Result<Link, ConnectFailure> {
-        match tokio::time::timeout(patience, self.dial(endpoint.id.address)).await {
-            Ok(Ok(stream)) => {
-                // Without it requests wait for acknowledgements; a socket that refuses it is about to fail anyway.
-                let _ = stream.set_nodelay(true);
-                Ok(Link::plain(stream))
-            }
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                Err(ConnectFailure::Refused)
-            }
-            Ok(Err(error)) if is_shortage(&error) => Err(ConnectFailure::Shortage(error)),
-            Ok(Err(error)) => Err(ConnectFailure::Io(error)),
-            Err(_) => Err(ConnectFailure::Timeout),
-        }
-    }
-
-    async fn dial(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        match TcpStream::connect(address).await {
-            Err(error) if is_shortage(&error) => {
-                // Connections that wait for a request give their descriptors to one that is there.
-                self.pools.close_idle();
-                TcpStream::connect(address).await
-            }
-            connected => connected,
-        }
     }
 
     /// An endpoint refused a connection: it gets no new request until better is heard of it (semantics §2.2).

@@ -8,6 +8,7 @@ use socket2::{SockFilter, SockRef};
 use tokio::net::TcpListener;
 
 use crate::model::Edge;
+use crate::tls::ListenerCertificates;
 
 /// Connections that wait to be accepted.
 pub(super) const BACKLOG: u32 = 4096;
@@ -19,6 +20,7 @@ pub struct Listener {
     pub(super) socket: Arc<TcpListener>,
     pub(super) edge: Arc<Edge>,
     address: SocketAddr,
+    pub(super) certificates: Option<Arc<ListenerCertificates>>,
 }
 
 /// Why a listener could not be bound.
@@ -48,7 +50,7 @@ impl Listener {
         let address = addresses.next().ok_or_else(missing)?;
         let socket = listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { name: name.to_owned(), socket: Arc::new(socket), address, edge: Arc::new(edge) })
+        Ok(Self::on(name, socket, address, edge))
     }
 
     /// A listener on a socket that listens already: the process before had it.
@@ -58,8 +60,18 @@ impl Listener {
     pub fn inherited(name: &str, socket: std::net::TcpListener, edge: Edge) -> std::io::Result<Self> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
-        let socket = Arc::new(TcpListener::from_std(socket)?);
-        Ok(Self { name: name.to_owned(), socket, address, edge: Arc::new(edge) })
+        Ok(Self::on(name, TcpListener::from_std(socket)?, address, edge))
+    }
+
+    fn on(name: &str, socket: TcpListener, address: SocketAddr, edge: Edge) -> Self {
+        let (socket, edge) = (Arc::new(socket), Arc::new(edge));
+        Self { name: name.to_owned(), socket, address, edge, certificates: None }
+    }
+
+    /// The same listener, speaking TLS with these.
+    #[must_use]
+    pub fn with_tls(self, certificates: Option<Arc<ListenerCertificates>>) -> Self {
+        Self { certificates, ..self }
     }
 
     /// Its name.

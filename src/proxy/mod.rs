@@ -9,6 +9,7 @@
 
 mod accept;
 mod answer;
+mod connect;
 mod connection;
 mod exchange;
 mod failure;

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam_queue::SegQueue;
 
 use crate::routing::{Connections, Endpoint};
-use crate::wire::Link;
 use crate::wire::h1::H1Client;
+use crate::wire::{H2Connection, H2Request, Link};
 
 /// How long a connection to a pod is kept idle. The shortest default of common servers is 5 s (Apache httpd, Node.js): it is
 /// this side that should close first, for a request that meets the other side's close is lost if it cannot be repeated.
@@ -20,12 +21,20 @@ const IDLE: Duration = Duration::from_secs(4);
 const IDLE_UNREPEATABLE: Duration = Duration::from_secs(1);
 /// How many connections to one pod are kept.
 const KEPT: usize = 1024;
+/// How many connections of HTTP/2 there are to one pod at most.
+const SHARED: usize = 64;
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// The idle connections to one endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Arc<Inner>);
+pub(super) struct Pool {
+    inner: Arc<Inner>,
+    /// Connections of HTTP/2; those that take no more requests are forgotten when one is added.
+    shared: ArcSwap<Vec<Arc<H2Connection>>>,
+    /// Held by who makes another.
+    pub(super) connecting: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -54,14 +63,14 @@ impl Pool {
     /// An idle connection, if there is a good one. For what cannot be repeated only one that was used a moment ago, and that the
     /// system says is open, of a pod that has not been hasty in closing.
     pub(super) fn take(&self, next: Next) -> Option<Box<H1Client<Link>>> {
-        if next == Next::Unrepeatable && self.0.hasty.load(Ordering::Relaxed) {
+        if next == Next::Unrepeatable && self.inner.hasty.load(Ordering::Relaxed) {
             return None;
         }
         let now = Instant::now();
-        while let Some(mut idle) = self.0.pop() {
+        while let Some(mut idle) = self.inner.pop() {
             let age = now.saturating_duration_since(idle.since);
             if !idle.connection.is_quiet() {
-                self.0.closed_at(age);
+                self.inner.closed_at(age);
                 continue;
             }
             match next {
@@ -69,11 +78,11 @@ impl Pool {
                 Next::Repeatable => return Some(idle.connection),
                 Next::Unrepeatable if age >= IDLE_UNREPEATABLE => {
                     // Good for others. What waits behind it is younger, but a connection is cheaper than a search.
-                    self.0.push(idle);
+                    self.inner.push(idle);
                     return None;
                 }
                 Next::Unrepeatable if idle.connection.io().is_quiet() => return Some(idle.connection),
-                Next::Unrepeatable => self.0.closed_at(age),
+                Next::Unrepeatable => self.inner.closed_at(age),
             }
         }
         None
@@ -81,8 +90,8 @@ impl Pool {
 
     /// Keeps a connection for the next request, unless its endpoint is leaving.
     pub(super) fn keep(&self, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
-        if self.0.count.load(Ordering::Relaxed) < KEPT && !endpoint.is_leaving() {
-            self.0.push(Idle { connection, since: Instant::now() });
+        if self.inner.count.load(Ordering::Relaxed) < KEPT && !endpoint.is_leaving() {
+            self.inner.push(Idle { connection, since: Instant::now() });
             // It may have begun to leave meanwhile.
             if endpoint.is_leaving() {
                 self.close_idle();
@@ -90,9 +99,33 @@ impl Pool {
         }
     }
 
+    /// A place for a request on a connection of HTTP/2.
+    pub(super) fn stream(&self) -> Option<H2Request> {
+        self.shared.load().iter().find_map(|connection| connection.request())
+    }
+
+    /// The least busy connection of HTTP/2, if there are as many as there may be.
+    pub(super) fn full(&self) -> Option<Arc<H2Connection>> {
+        let shared = self.shared.load();
+        let usable = || shared.iter().filter(|connection| connection.is_usable());
+        if usable().count() < SHARED { None } else { usable().min_by_key(|c| c.open()).cloned() }
+    }
+
+    /// A connection of HTTP/2 was made.
+    pub(super) fn add(&self, connection: H2Connection, endpoint: &Endpoint) {
+        if endpoint.is_leaving() {
+            connection.close_when_idle();
+        }
+        let connection = Arc::new(connection);
+        self.shared.rcu(|shared| {
+            let usable = shared.iter().filter(|connection| connection.is_usable());
+            usable.chain([&connection]).cloned().collect::<Vec<_>>()
+        });
+    }
+
     /// A kept connection was closed by the pod when a request was already on its way.
     pub(super) fn was_stale(&self) {
-        self.0.hasty.store(true, Ordering::Relaxed);
+        self.inner.hasty.store(true, Ordering::Relaxed);
     }
 }
 
@@ -131,7 +164,8 @@ impl Inner {
 
 impl Connections for Pool {
     fn close_idle(&self) {
-        while self.0.pop().is_some() {}
+        while self.inner.pop().is_some() {}
+        self.shared.load().iter().for_each(|connection| connection.close_when_idle());
     }
 }
 
@@ -145,7 +179,7 @@ impl Pools {
         endpoint.connections(|| {
             let pool = Pool::default();
             // Once in an endpoint's life.
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool.0));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool.inner));
             pool
         })
     }

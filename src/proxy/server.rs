@@ -162,7 +162,10 @@ impl Server {
             let accept = Accept {
                 gateway: Arc::clone(&self.gateway),
                 telemetry: Arc::clone(&self.telemetry),
-                site: Arc::new(Site { edge: Arc::clone(&listener.edge) }),
+                site: Arc::new(Site {
+                    edge: Arc::clone(&listener.edge),
+                    certificates: listener.certificates.clone(),
+                }),
                 name: listener.name().to_owned(),
                 open: self.telemetry.connections(listener.name()),
                 own_places: Arc::new(Semaphore::new(most)),

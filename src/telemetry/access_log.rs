@@ -60,7 +60,13 @@ const QUEUE: usize = 16_384;
 #[derive(Debug)]
 pub struct AccessLog {
     writer: NonBlocking,
-    _guard: WorkerGuard,
+    guard: Option<WorkerGuard>,
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        super::logs::finish(self.guard.take());
+    }
 }
 
 impl AccessLog {
@@ -89,7 +95,7 @@ impl AccessLog {
             .buffered_lines_limit(QUEUE)
             .thread_name("access-log")
             .finish(target);
-        Self { writer, _guard: guard }
+        Self { writer, guard: Some(guard) }
     }
 
     /// Queues one line.

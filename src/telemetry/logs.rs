@@ -1,7 +1,11 @@
-//! Where log lines go: text on a terminal, JSON elsewhere, always on stderr.
+//! Where log lines go: text on a terminal, JSON elsewhere, always on stderr; written off the tasks that say them, so that a
+//! reader who does not read holds nothing up.
 
 use std::io::IsTerminal as _;
+use std::sync::mpsc;
+use std::time::Duration;
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -18,8 +22,38 @@ pub enum LogFormat {
     Json,
 }
 
+/// How many lines may wait to be written; further ones are dropped.
+const QUEUE: usize = 8_192;
+
+/// Logging goes on as long as this is kept; what waits is written when it is dropped, in a second at most.
+#[must_use = "what waits to be written is lost otherwise"]
+#[derive(Debug)]
+pub struct Logs(Option<WorkerGuard>);
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        finish(self.0.take());
+    }
+}
+
+/// How long what waits to be written may take at the end.
+const LAST_LINES: Duration = Duration::from_millis(1_500);
+
+/// Has written what waits to be, in the time there is. The guard alone waits no longer, but when it gives up it says so on
+/// stdout, and for ever if nobody reads there.
+pub(super) fn finish(guard: Option<WorkerGuard>) {
+    let (tell, told) = mpsc::channel();
+    let ending = std::thread::Builder::new().name("last-lines".to_owned()).spawn(move || {
+        drop(guard);
+        let _ = tell.send(());
+    });
+    if ending.is_ok() {
+        let _ = told.recv_timeout(LAST_LINES);
+    }
+}
+
 /// Starts logging; a second call does nothing. `RUST_LOG` decides what is written; `default` where it is not set.
-pub fn init(format: LogFormat, default: &str) {
+pub fn init(format: LogFormat, default: &str) -> Logs {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let text = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
@@ -27,11 +61,17 @@ pub fn init(format: LogFormat, default: &str) {
         LogFormat::Json => false,
     };
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     // Fails only when logging was started before, as tests do.
     let _ = if text {
         registry.with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init()
     } else {
         registry.with(layer.json().flatten_event(true)).try_init()
     };
+    Logs(Some(guard))
 }

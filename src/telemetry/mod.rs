@@ -11,5 +11,5 @@ pub mod metrics;
 mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
-pub use logs::{LogFormat, init as init_logs};
+pub use logs::{LogFormat, Logs, init as init_logs};
 pub use metrics::Telemetry;

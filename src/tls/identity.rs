@@ -90,7 +90,7 @@ fn read_chain(text: &Text) -> Result<(Vec<CertificateDer<'static>>, Facts), Vec<
     let mut facts = None;
     for (i, der) in certificates(text)?.into_iter().enumerate() {
         match X509Certificate::from_der(&der) {
-            Ok((rest, certificate)) if rest.is_empty() => {
+            Ok(([], certificate)) => {
                 facts = facts.or_else(|| (i == 0).then(|| Facts::of(&certificate)));
             }
             Ok(_) | Err(_) => problems.push(Problem::new(
@@ -205,11 +205,13 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let lower = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
     match certificate.subject_alternative_name() {
         Ok(Some(names)) => {
-            let names = names.value.general_names.iter().filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some(lower(name)),
-                _ => None,
-            });
-            names.collect()
+            let mut found = Vec::new();
+            for name in &names.value.general_names {
+                if let GeneralName::DNSName(name) = name {
+                    found.push(lower(name));
+                }
+            }
+            found
         }
         Ok(None) => {
             let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());

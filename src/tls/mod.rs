@@ -11,6 +11,7 @@ mod files;
 mod identity;
 mod listener;
 mod material;
+mod report;
 mod source;
 mod store;
 mod upstream;
@@ -21,7 +22,8 @@ use rustls::crypto::{CryptoProvider, ring};
 
 pub use files::FileWatch;
 pub use listener::ListenerCertificates;
-pub use store::{Hindrance, Loaded, Report, Store, TlsErrors};
+pub use report::{Hindrance, Loaded, Report, TlsErrors};
+pub use store::Store;
 pub use upstream::{Alpn, TlsError, UpstreamConnector, UpstreamConnectors, server_name};
 
 /// The cryptography of every connection: *ring*. Said each time, so that nothing depends on what a process installed.

@@ -117,8 +117,13 @@ async fn s2_2_an_endpoint_that_nobody_would_probe_is_not_set_aside() {
     let (router, _folder) = router(nobody).await;
     // A second gateway on the same table, whose refusals nobody takes.
     let (refusals, _) = mpsc::channel(1);
-    let options =
-        GatewayOptions { access_log: None, refusals, unrouted: Arc::default(), trusted_proxies: Vec::new() };
+    let options = GatewayOptions {
+        access_log: None,
+        refusals,
+        unrouted: Arc::default(),
+        trusted_proxies: Vec::new(),
+        connectors: Arc::default(),
+    };
     let gateway = Gateway::new(Arc::clone(router.control().table()), options);
     let drain = Drain { delay: Duration::ZERO, timeout: Duration::ZERO };
     let server = Server::new(gateway, Arc::new(Telemetry::new().unwrap()), drain);

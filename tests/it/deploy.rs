@@ -266,6 +266,39 @@ fn rbac_grants_exactly_what_the_code_needs() {
     }
 }
 
+/// The right to read Secrets is apart, for those that are named alone, and no installation has it by itself.
+#[test]
+fn rbac_for_secrets_is_apart_and_for_named_ones_alone() {
+    let objects = build(&top().join("deploy/secrets"));
+    for object in &objects {
+        let back = match text(object, "/kind") {
+            "Role" => through::<Role>(object),
+            "RoleBinding" => through::<RoleBinding>(object),
+            kind => panic!("a {kind}"),
+        };
+        assert_eq!(&back, object, "{}", id(object));
+    }
+    let (role, binding) = (one(&objects, "Role"), one(&objects, "RoleBinding"));
+    let needed = serinus::kubernetes::SECRET_PERMISSION;
+    let rule = json!({
+        "apiGroups": [needed.api_group], "resources": [needed.resource], "verbs": needed.verbs,
+        "resourceNames": ["shop-tls"],
+    });
+    assert_eq!(*get(role, "/rules"), json!([rule]));
+    assert_eq!(get(binding, "/roleRef/name"), get(role, "/metadata/name"));
+    assert_eq!(get(binding, "/metadata/namespace"), get(role, "/metadata/namespace"));
+    for (name, objects) in builds() {
+        let account = one(&objects, "ServiceAccount");
+        let metadata = get(account, "/metadata");
+        let subject =
+            json!([{"kind": "ServiceAccount", "name": metadata["name"], "namespace": metadata["namespace"]}]);
+        assert_eq!(*get(binding, "/subjects"), subject, "{name}");
+        for role in all(&objects, "Role") {
+            assert!(!get(role, "/rules").to_string().contains("secrets"), "{name}: {}", id(role));
+        }
+    }
+}
+
 #[test]
 fn every_config_is_one_that_serinus_takes() {
     for (name, objects) in builds() {

@@ -62,3 +62,24 @@ fn the_admin_apis_page_lists_every_endpoint_and_no_other() {
     there.sort();
     assert_eq!(told, there);
 }
+
+/// The tests that `docs/faults.md` names are there: `module::name`.
+#[test]
+fn the_tests_of_the_faults_page_exist() {
+    let page = fs::read_to_string(top().join("docs/faults.md")).unwrap();
+    let named: Vec<_> = page.split('`').skip(1).step_by(2).filter(|text| text.contains("::")).collect();
+    let named = named.iter().filter(|text| !text.contains(' ')).collect::<Vec<_>>();
+    assert!(named.len() > 40, "{named:?}");
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|name| {
+            let (module, test) = name.rsplit_once("::").unwrap();
+            let file = match module.strip_suffix("::tests") {
+                Some(room) => top().join("src").join(room).join("tests.rs"),
+                None => top().join("tests/it").join(format!("{module}.rs")),
+            };
+            !fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("fn {test}()")))
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::cluster::PodInfo;
-use crate::support::eventually;
 use crate::support::http::Client;
 use crate::support::stack::{Load, SHARES, Stack, check_share, manifest, start_router, undo};
 use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually};
 
 /// The routes of the nginx-canary manifest.
 const SHOP: &str = "
@@ -298,18 +298,19 @@ async fn after_a_failed_answer_the_connection_serves_on_and_the_pods_state_is_to
         pod.terminate().await;
     }
     let mut client = stack.client();
-    for _ in 0..20 {
-        let answer = client.get(HOST, "/").await.unwrap();
-        assert_eq!((answer.status, answer.header("x-serinus-reason")), (502, "connect-failed"));
-        assert!(!answer.header("x-request-id").is_empty());
-    }
-    eventually("every pod refused", || {
+    let told = || {
         let table = stack.router.control().table().load_full();
-        let problems = &table.route("shop")?.problems;
         let told = "every pod of route shop refused its last connection";
-        problems.iter().any(|p| p.message.contains(told)).then_some(())
-    })
-    .await;
+        table.route("shop").is_some_and(|shop| shop.problems.iter().any(|p| p.message.contains(told)))
+    };
+    let until_told = async {
+        while !told() {
+            let answer = client.get(HOST, "/").await.unwrap();
+            assert_eq!((answer.status, answer.header("x-serinus-reason")), (502, "connect-failed"));
+            assert!(!answer.header("x-request-id").is_empty());
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_told).await.expect("it is told that every pod refused");
     stack.router.stop().await;
 }
 

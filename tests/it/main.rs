@@ -7,11 +7,15 @@ mod admin_cli;
 #[cfg(test)]
 mod attack;
 #[cfg(test)]
+mod control_plane;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod end_to_end;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod handover;
 #[cfg(test)]
@@ -21,10 +25,19 @@ mod mistakes;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod process_faults;
+#[cfg(test)]
 mod real_cluster;
+mod rolling;
+#[cfg(test)]
+mod seeds;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod walkthrough;

@@ -65,7 +65,7 @@ fn start(folder: &Path, change: impl FnOnce(&mut Wrong)) -> Said {
     };
     change(&mut wrong);
     let text = format!(
-        "listeners: [{{name: web, address: '{}'}}]\nadmin: {{address: {}}}\n{}\ndiscovery: {{{}}}\n\
+        "listeners: [{{name: web, address: {}}}]\nadmin: {{address: {}}}\n{}\ndiscovery: {{{}}}\n\
          routes: [{{name: shop, service: web/nginx-svc, versions: [{{name: v1}}]}}]\n",
         wrong.web, wrong.admin, wrong.more, wrong.discovery
     );
@@ -102,6 +102,14 @@ fn starts(folder: &Path, taken: [SocketAddr; 2]) -> Vec<(&'static str, Said)> {
             }),
         ),
         ("the address is another machine's", start(folder, |wrong| wrong.web = "192.0.2.1:8080".to_owned())),
+        (
+            "a listener's certificate is not there",
+            start(folder, |wrong| {
+                let (cert, key) = (at("tls.crt"), at("tls.key"));
+                let tls = format!("{{certificates: [{{certFile: '{cert}', keyFile: '{key}'}}]}}");
+                wrong.web = format!("127.0.0.1:0, tls: {tls}");
+            }),
+        ),
         ("the token file is not there", start(folder, token(at("no-token")))),
         ("the token file is empty", start(folder, token(write("token", "\n")))),
         ("the token file has two lines", start(folder, token(write("token", "one\ntwo\n")))),

@@ -30,8 +30,9 @@ object! {
         /// What happens to headers with an underscore in their name, which many frameworks take for a `-`: left out, 400, or
         /// sent on.
         optional "underscores" underscores: Underscores, default = "drop", example = "reject";
-        /// Whether each connection begins with a PROXY protocol header, version 1 or 2, whose word about the client is
-        /// believed: only where nobody but the load balancer can connect.
+        /// Whether each connection begins with a PROXY protocol header, version 1 or 2, which says who the client is. With
+        /// `trustedProxies` a connection from anyone else is closed; without, everyone's header is believed: only where
+        /// nobody but the load balancer can connect.
         optional "proxyProtocol" proxy_protocol: bool, default = false, example = true;
         /// Whether HTTP/2 is spoken: by ALPN with TLS, with prior knowledge without.
         optional "http2" http2: bool, default = true, example = false;
@@ -86,7 +87,7 @@ object! {
         /// The most that all header fields of a request may have: 431 beyond.
         optional "headerBytes" header_bytes: Size<usize, 1_024, { 1 << 20 }>, default = "64KiB", example = "32KiB";
         /// How many header fields a request may have: 431 beyond.
-        optional "headerCount" header_count: Whole<usize, 1, 1_000>, default = 128, example = 64;
+        optional "headerCount" header_count: Whole<usize, 1, 256>, default = 128, example = 64;
         /// How many connections may be open at once; further ones wait until one ends.
         optional "connections" connections: Whole<usize, 1, 1_000_000>, default = 50_000, example = 1_000;
         /// How many requests of one HTTP/2 connection may be open at once.

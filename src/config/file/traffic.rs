@@ -59,7 +59,8 @@ object! {
         optional "eject" eject: Pause, default = "10s", example = "30s";
         /// For how long at most. Left out: 5m, or `eject` where that is longer.
         optional "longest" longest: Pause, example = "10m";
-        /// How much of a version may be set aside at once, in percent; what is over it is used all the same.
+        /// How much of a version may be set aside at once, in percent, and never its last pod. When more is, because health
+        /// checks fail or pods are gone, all are used.
         optional "most" most: Percent, default = 50, example = 30;
     }
 }
@@ -105,7 +106,8 @@ object! {
 object! {
     /// Always the same pod for the same key.
     BalanceFile "balance", later [] {
-        /// What the key is: `clientIp`, or a header or cookie. A request without that header or cookie goes to any pod.
+        /// What the key is: `clientIp`, or a header or cookie. A request without that header or cookie goes
+        /// as by `leastRequest`.
         required "hash" hash: HashKey, example = "clientIp";
     }
 }

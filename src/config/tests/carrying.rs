@@ -223,7 +223,7 @@ fn what_is_out_of_bounds_is_told_the_bounds() {
         &[
             "3:25: listeners[0].limits.requestLine: 1023 is too small: write a size from 1KiB to 1MiB",
             "3:44: listeners[0].limits.headerBytes: 2MiB is too large: write a size from 1KiB to 1MiB",
-            "3:63: listeners[0].limits.headerCount: 0 is too small: write a whole number from 1 to 1000",
+            "3:63: listeners[0].limits.headerCount: 0 is too small: write a whole number from 1 to 256",
             "3:79: listeners[0].limits.connections: -1 is too small: write a whole number from 1 to 1000000",
             "3:92: listeners[0].limits.streams: 10001 is too large: write a whole number from 1 to 10000",
             "4:22: listeners[0].timeouts.header: 0s is too short: write a duration from 1ms to 24h",

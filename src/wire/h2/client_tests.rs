@@ -15,6 +15,7 @@ use crate::wire::{
     Downstream as _, Fields, Length, Piece, RequestHead, ResponseHead, Upstream as _, UpstreamError,
 };
 
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
 type Pod = h2::server::Connection<DuplexStream, Bytes>;
 
 /// A connection to a pod of the `h2` crate.
@@ -207,7 +208,7 @@ async fn what_may_have_been_processed_is_told_apart() {
 
 #[tokio::test]
 async fn answers_that_are_malformed_are_refused() {
-    let cases: [(&[(&str, &str)], &[u8]); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&[(":status", "200"), ("content-length", "5")], b"abc"),
         (&[(":status", "200"), ("connection", "close")], b""),
         (&[(":status", "200"), ("content-length", "1"), ("content-length", "2")], b""),
@@ -418,7 +419,7 @@ async fn relay(asked: (RequestHead, Length), mut exchange: H2Exchange, connectio
 
 /// `h2`'s client, this router's server and client, `h2`'s server: many streams at once, each 1 MiB there and back while both
 /// directions pass, with trailers.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_together_carry_streams_both_ways_at_once() {
     const LENGTH: usize = 1 << 20;
     let (connection, pod, _driver) = connected(h2::server::Builder::new()).await;

@@ -7,31 +7,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, Version as HttpVersion, request, response};
 
-use super::target::normalise_target;
 use crate::model::{Edge, Underscores};
+use crate::wire::parse::{Kind, MOST_FIELDS, check_authority, may_trail, normalise_target};
 use crate::wire::{Fields, Length, Refused, RequestHead, ResponseHead, Version, grpc};
-
-/// Fields for one hop alone, which HTTP/2 has none of (RFC 9113 §8.2.2).
-const HOP_BY_HOP: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"];
-
-/// Fields that must not come after the content: who merges trailers into the head would be framed, routed, or logged in by
-/// them (RFC 9110 §6.5.1).
-const NOT_IN_TRAILERS: [&str; 13] = [
-    "authorization",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "host",
-    "proxy-authorization",
-    "set-cookie",
-    "te",
-    "trailer",
-    "max-forwards",
-];
 
 /// The length of a request line, less its method and target.
 const REQUEST_LINE: usize = " ".len() + " HTTP/1.1".len();
@@ -53,10 +31,11 @@ pub(super) fn request_head(parts: &request::Parts, edge: &Edge) -> Result<Reques
     if parts.method.as_str().len() + target.len() + REQUEST_LINE > edge.request_line {
         return Err(Refused { status: 414, what: "the target is longer than the listener's limit" });
     }
-    if target == "*" && parts.method != Method::OPTIONS {
-        return Err(Refused::bad("`*` is a target for OPTIONS alone"));
+    if target == "*" && parts.method == Method::OPTIONS {
+        head.target.push('*');
+    } else {
+        normalise_target(target, edge, &mut head.target)?;
     }
-    normalise_target(target, edge, &mut head.target)?;
     authority(parts, &mut head.authority)?;
     fields(&parts.headers, edge, &mut head)?;
     Ok(head)
@@ -80,13 +59,7 @@ fn authority(parts: &request::Parts, out: &mut String) -> Result<(), Refused> {
         (Some(authority), _) => authority,
         (None, Some(host)) => host,
     };
-    let parsed = Authority::try_from(named).map_err(|_| Refused::bad("the authority is malformed"))?;
-    // There is no user in it (RFC 9113 §8.3.1), and a port is one.
-    let port = named.strip_prefix(parsed.host()).map(|rest| rest.strip_prefix(':').unwrap_or(rest));
-    let sound = port.is_some_and(|port| port.parse::<u16>().is_ok()) || named == parsed.host();
-    if !sound || parsed.host().is_empty() {
-        return Err(Refused::bad("the authority is malformed"));
-    }
+    check_authority(named.as_bytes())?;
     out.push_str(named);
     Ok(())
 }
@@ -94,7 +67,7 @@ fn authority(parts: &request::Parts, out: &mut String) -> Result<(), Refused> {
 /// The fields, with crumbs of cookies put together (RFC 9113 §8.2.3): HTTP/1 has one `Cookie` at most.
 fn fields(headers: &HeaderMap, edge: &Edge, head: &mut RequestHead) -> Result<(), Refused> {
     let crumbs = headers.get_all(header::COOKIE).iter().count();
-    if headers.len().saturating_sub(crumbs.saturating_sub(1)) > edge.header_count {
+    if headers.len().saturating_sub(crumbs.saturating_sub(1)) > edge.header_count.min(MOST_FIELDS) {
         return Err(Refused { status: 431, what: "more header fields than the listener's limit" });
     }
     let bytes: usize =
@@ -115,17 +88,21 @@ fn fields(headers: &HeaderMap, edge: &Edge, head: &mut RequestHead) -> Result<()
                 Underscores::Pass => {}
             }
         }
-        if *name == header::EXPECT {
-            if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-                return Err(Refused { status: 417, what: "`Expect` asks for what is not known" });
+        match Kind::of(text.as_bytes()) {
+            Kind::Expect if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                head.expects_continue = true;
             }
-            head.expects_continue = true;
-        } else if *name != header::HOST
-            && *name != header::CONTENT_LENGTH
-            && *name != header::COOKIE
-            && !HOP_BY_HOP.contains(&text)
-        {
-            head.fields.append(text, value.as_bytes());
+            Kind::Expect => return Err(Refused { status: 417, what: "only 100-continue can be expected" }),
+            // `h2` has seen to it that it is `trailers`: servers of gRPC look for it.
+            Kind::Te => head.fields.append("te", "trailers"),
+            Kind::Other if *name != header::COOKIE => head.fields.append(text, value.as_bytes()),
+            Kind::Connection
+            | Kind::ContentLength
+            | Kind::Hop
+            | Kind::Host
+            | Kind::TransferEncoding
+            | Kind::Upgrade
+            | Kind::Other => {}
         }
     }
     if crumbs > 0 {
@@ -167,7 +144,7 @@ pub(super) fn trailers(map: &HeaderMap, most: usize, underscores: Underscores) -
             }
             continue;
         }
-        if !HOP_BY_HOP.contains(&name) && !NOT_IN_TRAILERS.contains(&name) {
+        if may_trail(name) {
             fields.append(name, value.as_bytes().trim_ascii());
         }
     }
@@ -193,10 +170,12 @@ pub(super) fn response_head(
     let mut told = false;
     for (name, value) in &parts.headers {
         let text = name.as_str();
-        if *name == header::CONTENT_LENGTH && (!bodiless || std::mem::replace(&mut told, true)) {
-            continue;
-        }
-        if *name != header::TE && !HOP_BY_HOP.contains(&text) {
+        let kept = match Kind::of(text.as_bytes()) {
+            Kind::ContentLength => bodiless && !std::mem::replace(&mut told, true),
+            Kind::Expect | Kind::Host | Kind::Other => true,
+            Kind::Connection | Kind::Hop | Kind::Te | Kind::TransferEncoding | Kind::Upgrade => false,
+        };
+        if kept {
             head.fields.append(text, value.as_bytes().trim_ascii());
         }
     }
@@ -232,7 +211,7 @@ pub(super) fn outgoing_request(
     let asked = head.fields.elements("te").any(|element| element.eq_ignore_ascii_case(b"trailers"));
     let grpc = head.fields.get("content-type").is_some_and(grpc::is_grpc);
     let map = request.headers_mut();
-    fill(map, &head.fields, |name| *name == header::HOST);
+    fill(map, &head.fields, |name| Kind::of(name) == Kind::Other);
     if asked || grpc {
         map.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -256,7 +235,7 @@ pub(super) fn outgoing_response(head: &ResponseHead, length: Length) -> Response
     let mut response = Response::new(());
     *response.status_mut() = head.status;
     let map = response.headers_mut();
-    fill(map, &head.fields, |_| false);
+    fill(map, &head.fields, |name| matches!(Kind::of(name), Kind::Other | Kind::Expect | Kind::Host));
     match length {
         Length::None => {
             if let Some(told) =
@@ -276,21 +255,16 @@ pub(super) fn outgoing_response(head: &ResponseHead, length: Length) -> Response
 /// Trailers to either side.
 pub(super) fn outgoing_trailers(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::new();
-    fill(&mut map, fields, |name| NOT_IN_TRAILERS.contains(&name.as_str()));
+    fill(&mut map, fields, |name| Kind::of(name) == Kind::Other);
     map
 }
 
-/// Puts fields into a map, less those of one hop, `te` and `content-length`. What is no field at all was refused when it was
-/// read; it is left out.
-fn fill(map: &mut HeaderMap, fields: &Fields, skip: impl Fn(&HeaderName) -> bool) {
+/// Puts those fields into a map whose name is to be kept. What is no field at all was refused when it was read; it is left
+/// out.
+fn fill(map: &mut HeaderMap, fields: &Fields, keep: impl Fn(&[u8]) -> bool) {
     map.reserve(fields.len());
-    for (name, value) in fields.iter() {
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
-            continue;
-        };
-        let ours =
-            name == header::TE || name == header::CONTENT_LENGTH || HOP_BY_HOP.contains(&name.as_str());
-        if !ours && !skip(&name) {
+    for (name, value) in fields.iter().filter(|(name, _)| keep(name)) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             // Fails beyond 24,576 fields; limits are far below.
             let _ = map.try_append(name, value);
         }

@@ -213,6 +213,10 @@ impl Downstream for H2Exchange {
         }
         written.map(Ok)
     }
+
+    fn backlog(&self) -> usize {
+        self.outbox.queued()
+    }
 }
 
 impl Drop for H2Exchange {

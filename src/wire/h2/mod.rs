@@ -17,7 +17,6 @@ mod lifeline;
 mod outbox;
 mod request;
 mod server;
-mod target;
 
 pub use client::{H2Connection, H2Settings};
 pub use exchange::H2Exchange;

@@ -106,12 +106,8 @@ struct Session<'a, IO, F> {
     leaving: bool,
 }
 
-/// What happened on a connection.
-enum Event {
-    Accepted(Request<RecvStream>, SendResponse<Parcel>),
-    /// It is over, or its client is silent for good.
-    Ended,
-}
+/// A request as `h2` has it; nothing when the connection is over, or its client silent for good.
+type Accepted = Option<(Request<RecvStream>, SendResponse<Parcel>)>;
 
 impl<IO, F, Fut> Session<'_, IO, F>
 where
@@ -133,9 +129,9 @@ where
             // room is for tasks, not for open streams. Those that are not taken count against `h2`'s limit of such.
             let room = self.tasks.len() < self.edge.streams as usize;
             tokio::select! {
-                event = poll_fn(|cx| poll(&mut self.connection, &mut self.keepalive, room, cx)) => match event {
-                    Event::Accepted(request, respond) => self.begin(request, respond),
-                    Event::Ended => break,
+                accepted = poll_fn(|cx| poll(&mut self.connection, &mut self.keepalive, room, cx)) => match accepted {
+                    Some((request, respond)) => self.begin(request, respond),
+                    None => break,
                 },
                 _ = self.tasks.join_next(), if !self.tasks.is_empty() => self.judge(),
                 () = &mut shutdown, if !self.leaving => self.leave(),
@@ -162,7 +158,11 @@ where
         let (parts, body) = request.into_parts();
         let resets = Arc::clone(&self.resets);
         let (exchange, length) = H2Exchange::accept(&parts.headers, body, respond, self.edge, resets);
-        let head = convert::request_head(&parts, self.edge).map(|head| (head, length));
+        let head = convert::request_head(&parts, self.edge).map(|mut head| {
+            // Without a body there is nothing to wait for.
+            head.expects_continue &= length != Length::None;
+            (head, length)
+        });
         self.accepted = self.accepted.saturating_add(1);
         self.quiet_since = None;
         self.tasks.spawn((self.handle)(head, exchange));
@@ -199,12 +199,12 @@ fn poll<IO: AsyncRead + AsyncWrite + Unpin>(
     keepalive: &mut Keepalive,
     room: bool,
     cx: &mut Context<'_>,
-) -> Poll<Event> {
+) -> Poll<Accepted> {
     let polled = if room { connection.poll_accept(cx) } else { connection.poll_closed(cx).map(|_| None) };
     match polled {
-        Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Event::Accepted(request, respond)),
-        Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Event::Ended),
-        Poll::Pending => keepalive.poll_dead(cx, || connection.has_streams()).map(|()| Event::Ended),
+        Poll::Ready(Some(Ok(accepted))) => Poll::Ready(Some(accepted)),
+        Poll::Ready(Some(Err(_)) | None) => Poll::Ready(None),
+        Poll::Pending => keepalive.poll_dead(cx, || connection.has_streams()).map(|()| None),
     }
 }
 

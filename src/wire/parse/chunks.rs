@@ -163,8 +163,8 @@ fn trailers(bytes: &[u8]) -> Result<Option<Fields>, Refused> {
 
 /// Whether a field may come after the content. Not those by which messages are framed, routed, understood or trusted: some
 /// servers merge trailers into the header fields (RFC 9110 §6.5.1).
-fn may_trail(name: &str) -> bool {
-    const NEVER: [&str; 41] = [
+pub(in crate::wire) fn may_trail(name: &str) -> bool {
+    const NEVER: [&str; 39] = [
         "accept-encoding",
         "age",
         "authorization",
@@ -173,8 +173,6 @@ fn may_trail(name: &str) -> bool {
         "connection",
         "cookie",
         "cookie2",
-        "date",
-        "etag",
         "expect",
         "expires",
         "forwarded",
@@ -186,7 +184,6 @@ fn may_trail(name: &str) -> bool {
         "if-range",
         "if-unmodified-since",
         "keep-alive",
-        "last-modified",
         "location",
         "max-forwards",
         "origin",
@@ -206,6 +203,7 @@ fn may_trail(name: &str) -> bool {
         "warning",
         "www-authenticate",
         "x-http-method-override",
+        "x-request-id",
     ];
     const NEVER_BEGINS: [&str; 8] = [
         "access-control-",
@@ -217,6 +215,10 @@ fn may_trail(name: &str) -> bool {
         "x-real-",
         "x-serinus-",
     ];
+    if name.eq_ignore_ascii_case("Content-Digest") {
+        // Made to come at the end (RFC 9530 §2).
+        return true;
+    }
     // Some frameworks take an underscore for a hyphen.
     let same = |a: u8, b: u8| a.to_ascii_lowercase() == b || (a == b'_' && b == b'-');
     let begins =
@@ -225,3 +227,7 @@ fn may_trail(name: &str) -> bool {
         && !NEVER.iter().any(|other| other.len() == name.len() && begins(other))
         && !NEVER_BEGINS.iter().any(|other| begins(other))
 }
+
+#[cfg(test)]
+#[path = "chunks_tests.rs"]
+mod tests;

@@ -10,7 +10,7 @@ const MOST_NAMED: usize = 16;
 
 /// What a field is to who carries the message on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::wire) enum Kind {
     Connection,
     ContentLength,
     Expect,
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(name: &[u8]) -> Self {
+    pub(in crate::wire) fn of(name: &[u8]) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
             2 if is("TE") => Self::Te,
@@ -58,7 +58,7 @@ pub(super) struct Control<'a> {
 
 impl<'a> Control<'a> {
     /// # Errors
-    /// When one of them is there twice, or `Connection` is malformed.
+    /// When one of them is there twice, or `Connection` names too much.
     pub(super) fn of(fields: &[Header<'a>]) -> Result<Self, Refused> {
         let mut found = Self::default();
         for field in fields {
@@ -131,12 +131,17 @@ fn check_coding(value: &[u8]) -> Result<(), Refused> {
     Err(Refused::bad("the Transfer-Encoding is not chunked"))
 }
 
+/// What `Connection` may not do.
+pub(super) const DROPS: Refused = Refused::bad("the Connection field names a field that no hop may drop");
+
 /// What `Connection` says.
 #[derive(Default)]
 pub(super) struct Options<'a> {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
+    /// What is wrong with it, where that was passed over.
+    pub(super) wrong: Option<Refused>,
     named: [&'a [u8]; MOST_NAMED],
     count: usize,
 }
@@ -160,11 +165,13 @@ impl<'a> Options<'a> {
 
     fn name(&mut self, option: &'a [u8]) -> Result<(), Refused> {
         if !option.iter().all(|byte| is_token(*byte)) {
-            return Err(Refused::bad("the Connection field names what cannot be a field"));
+            self.wrong = Some(Refused::bad("the Connection field names what cannot be a field"));
+            return Ok(());
         }
         // Framing and routing are never of one hop: whoever names them wants somebody to lose them on the way.
         if matches!(Kind::of(option), Kind::Host | Kind::ContentLength | Kind::TransferEncoding) {
-            return Err(Refused::bad("the Connection field names a field that no hop may drop"));
+            self.wrong = Some(DROPS);
+            return Ok(());
         }
         let place = self.named.get_mut(self.count).ok_or(Refused::bad("Connection names too many fields"))?;
         *place = option;
@@ -216,7 +223,24 @@ pub(super) fn add_protocols(value: &[u8], out: &mut String) -> Result<(), Refuse
 
 /// What names are written with (RFC 9110 §5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
 }
 
 /// What the tokeniser found, in words.

@@ -39,9 +39,8 @@ fn split_port(text: &[u8]) -> Result<(&[u8], Option<&[u8]>), Refused> {
 const NOT_A_HOST: Refused = Refused::bad("the host is not a name or an address, with or without a port");
 
 fn check_port(port: &[u8]) -> Result<(), Refused> {
-    let digits = (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
-    let number = port.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit.wrapping_sub(b'0')) % 10);
-    if digits && number <= u32::from(u16::MAX) {
+    let number = std::str::from_utf8(port).ok().and_then(|text| text.parse::<u16>().ok());
+    if number.is_some() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit) {
         Ok(())
     } else {
         Err(Refused::bad("the host's port is not a number from 0 to 65535"))
@@ -74,3 +73,7 @@ fn check_name(name: &[u8]) -> Result<(), Refused> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

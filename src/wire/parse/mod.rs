@@ -1,7 +1,7 @@
 //! HTTP/1 as bytes: strict reading of heads and chunks (RFC 9112), and writing them.
 //!
 //! The caller keeps what it has read and calls again with all of it when more has come. Until a head is whole it is only
-//! searched for line ends, which costs less than the read that brought the byte, and never beyond the limits: a client that
+//! searched for line ends, which costs no more than the read that brought the byte, and never beyond the limits: a client that
 //! drips bytes cannot make it expensive. Whatever can be refused before the head is whole is refused then.
 
 mod chunks;
@@ -13,7 +13,9 @@ mod response;
 mod target;
 mod write;
 
+pub(in crate::wire) use chunks::may_trail;
 pub use chunks::{Dechunker, Decoded};
+pub(in crate::wire) use control::Kind;
 pub use host::check_authority;
 pub use request::request;
 pub use response::response;
@@ -48,4 +50,4 @@ pub struct Parsed {
 }
 
 #[cfg(test)]
-mod request_tests;
+mod property_tests;

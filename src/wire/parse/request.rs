@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use http::Method;
 use httparse::{Header, Status};
 
-use super::control::{Control, Kind, add_protocols, is_token, malformed};
+use super::control::{Control, DROPS, Kind, Options, add_protocols, is_token, malformed};
 use super::host::check_authority;
-use super::lines::{self, Head, Limits};
+use super::lines;
 use super::target::{TOO_LONG, normalise_target};
 use super::{Framing, MOST_FIELDS, Parsed};
 use crate::model::{Edge, Underscores};
@@ -24,7 +24,8 @@ const TOO_LARGE: Refused =
 const TOO_MANY: Refused =
     Refused { status: 431, what: "there are more header fields than this listener allows" };
 
-/// Reads the head of a request from the front of `bytes`; nothing while it is incomplete.
+/// Reads the head of a request from the front of `bytes`; nothing while it is incomplete. Only where something comes back,
+/// `head` means something.
 ///
 /// # Errors
 /// When it is malformed, ambiguous, or over a limit.
@@ -32,18 +33,12 @@ pub fn request(bytes: &[u8], edge: &Edge, head: &mut RequestHead) -> Result<Opti
     let Some(skipped) = skip_empty_lines(bytes)? else { return Ok(None) };
     let bytes = bytes.get(skipped..).unwrap_or_default();
     check_method(bytes)?;
-    let limits = Limits {
-        first: (edge.request_line, TOO_LONG),
-        fields: (edge.header_bytes, TOO_LARGE),
-        count: (edge.header_count.min(MOST_FIELDS), TOO_MANY),
-    };
-    let (first, end) = match lines::head(bytes, &limits)? {
-        Head::Begun => return Ok(None),
-        Head::First(first) => (first, None),
-        Head::Whole(first, end) => (first, Some(end)),
-    };
+    let Some(first) = lines::line(bytes, edge.request_line, TOO_LONG)? else { return Ok(None) };
     check_version(bytes.get(..first).unwrap_or_default())?;
-    let Some(end) = end else { return Ok(None) };
+    let after = bytes.get(first + 2..).unwrap_or_default();
+    let most = edge.header_count.min(MOST_FIELDS);
+    let fields = lines::fields(after, (edge.header_bytes, TOO_LARGE), (most, TOO_MANY))?;
+    let Some(end) = fields.map(|length| first + 2 + length) else { return Ok(None) };
     let mut slots = [MaybeUninit::uninit(); MOST_FIELDS];
     let mut found = httparse::Request::new(&mut []);
     let whole = bytes.get(..end).unwrap_or_default();
@@ -100,7 +95,7 @@ fn understand(
     head.version = if found.version == Some(0) { Version::Http10 } else { Version::Http11 };
     head.method = method(found.method.unwrap_or_default())?;
     let control = Control::of(found.headers)?;
-    check_named(control.options.named())?;
+    check_connection(&control.options)?;
     authority(&control, head)?;
     target(found.path.unwrap_or_default(), edge, head)?;
     let framing = control.framing(head.version)?.unwrap_or(Framing::None);
@@ -123,9 +118,8 @@ fn method(text: &str) -> Result<Method, Refused> {
     Method::from_bytes(text.as_bytes()).map_err(|_| Refused::bad("the request does not begin with a method"))
 }
 
-/// Who is named as a field of one hop here cannot be dropped there: to name what servers behind rely on is a known way to
-/// have a proxy take it out.
-fn check_named(named: &[&[u8]]) -> Result<(), Refused> {
+/// To have a proxy take out what servers behind rely on, attackers name it as a field of one hop.
+fn check_connection(options: &Options<'_>) -> Result<(), Refused> {
     const KEPT: [&str; 10] = [
         "Authorization",
         "Cache-Control",
@@ -138,10 +132,13 @@ fn check_named(named: &[&[u8]]) -> Result<(), Refused> {
         "X-Real-IP",
         "X-Request-Id",
     ];
-    for name in named {
+    if let Some(wrong) = options.wrong {
+        return Err(wrong);
+    }
+    for name in options.named() {
         let forwarded = name.get(..11).is_some_and(|begin| begin.eq_ignore_ascii_case(b"X-Forwarded"));
         if forwarded || KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept.as_bytes())) {
-            return Err(Refused::bad("the Connection field names a field that no hop may drop"));
+            return Err(DROPS);
         }
     }
     Ok(())
@@ -229,3 +226,7 @@ fn take_fields(
     head.expects_continue = expects && head.version == Version::Http11;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

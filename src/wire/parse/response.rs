@@ -6,18 +6,23 @@ use http::{Method, StatusCode};
 use httparse::{Header, Status};
 
 use super::control::{Control, Kind, add_protocols, malformed};
-use super::lines::{self, Head, Limits};
+use super::lines;
 use super::{Framing, MOST_FIELDS, Parsed};
 use crate::wire::{Refused, ResponseHead, Version};
 
-/// What a pod may send before the body.
-const LIMITS: Limits = Limits {
-    first: (8 * 1024, Refused::bad("the status line is longer than 8 KiB")),
-    fields: (64 * 1024, Refused::bad("the header fields of the answer are larger than 64 KiB")),
-    count: (MOST_FIELDS, Refused::bad("the answer has more than 256 header fields")),
-};
+/// The longest status line, without its end.
+const STATUS_LINE: (usize, Refused) = (8 * 1024, Refused::bad("the status line is longer than 8 KiB"));
+
+/// What all fields may have, in bytes.
+const FIELD_BYTES: (usize, Refused) =
+    (64 * 1024, Refused::bad("the header fields of the answer are larger than 64 KiB"));
+
+/// How many fields there may be.
+const FIELD_COUNT: (usize, Refused) =
+    (MOST_FIELDS, Refused::bad("the answer has more than 256 header fields"));
 
 /// Reads the head of an answer to a request of this method from the front of `bytes`; nothing while it is incomplete.
+/// Only where something comes back, `head` means something.
 ///
 /// # Errors
 /// When it is malformed, ambiguous, over a limit, or a 101 that was not asked for.
@@ -28,7 +33,9 @@ pub fn response(
     head: &mut ResponseHead,
 ) -> Result<Option<Parsed>, Refused> {
     check_begin(bytes)?;
-    let Head::Whole(_, end) = lines::head(bytes, &LIMITS)? else { return Ok(None) };
+    let Some(first) = lines::line(bytes, STATUS_LINE.0, STATUS_LINE.1)? else { return Ok(None) };
+    let fields = lines::fields(bytes.get(first + 2..).unwrap_or_default(), FIELD_BYTES, FIELD_COUNT)?;
+    let Some(end) = fields.map(|length| first + 2 + length) else { return Ok(None) };
     let mut slots = [MaybeUninit::uninit(); MOST_FIELDS];
     let mut found = httparse::Response::new(&mut []);
     let whole = bytes.get(..end).unwrap_or_default();
@@ -86,7 +93,8 @@ fn understand(
     Ok((framing, close || framing == Framing::UntilClose))
 }
 
-/// Takes over the fields that are not of this hop.
+/// Takes over the fields that are not of this hop. What is wrong in `Connection` costs no answer: old servers write what is no
+/// option there, and known ones name `Transfer-Encoding`.
 fn take_fields(
     fields: &[Header<'_>],
     control: &Control<'_>,
@@ -128,3 +136,7 @@ fn check_upgrade(asked: bool, control: &Control<'_>, head: &ResponseHead) -> Res
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "response_tests.rs"]
+mod tests;

@@ -16,7 +16,9 @@ pub(super) const TOO_LONG: Refused =
 /// to who strips parameters).
 ///
 /// The query is what the application's forms and scripts make of it: its characters are checked, and it is not touched.
-/// Browsers send `{}|^"` and backticks, and in queries `\` and single `%`, as they are.
+/// Of the characters that should be escaped, those are taken which clients send as they are: `"[]^{|}`, and in queries `\`,
+/// backticks and a single `%` (the URL standard escapes none of these there). Alone a `"` in a query is escaped: HTTP/2 is
+/// not written with it here.
 ///
 /// # Errors
 /// 400 where it is no target or ambiguous, 414 where it is too long.
@@ -29,15 +31,18 @@ pub fn normalise_target(raw: &str, edge: &Edge, out: &mut String) -> Result<(), 
         return Err(Refused::bad("the target does not begin with a slash"));
     }
     let (path, query) = raw.find('?').and_then(|at| raw.split_at_checked(at)).unwrap_or((raw, ""));
-    if !query.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'#') {
+    if !query.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'#' | b'<' | b'>')) {
         return Err(NOT_ALLOWED);
     }
     if is_as_it_should_be(path, edge)? {
-        out.push_str(raw);
-        return Ok(());
+        out.push_str(path);
+    } else {
+        rewrite(path, edge, out)?;
     }
-    rewrite(path, edge, out)?;
-    out.push_str(query);
+    for (i, piece) in query.split('"').enumerate() {
+        out.push_str(if i == 0 { "" } else { "%22" });
+        out.push_str(piece);
+    }
     Ok(())
 }
 
@@ -49,7 +54,7 @@ fn is_as_it_should_be(path: &str, edge: &Edge) -> Result<bool, Refused> {
     let mut before = 0;
     for byte in path.bytes() {
         match byte {
-            b'#' | b'\\' => return Err(NOT_ALLOWED),
+            b'#' | b'\\' | b'<' | b'>' | b'`' => return Err(NOT_ALLOWED),
             b'%' => plain = false,
             b'.' if before == b'/' => plain = false,
             b'/' if before == b'/' && edge.merge_slashes => plain = false,
@@ -124,3 +129,7 @@ fn unescape(segment: &str, edge: &Edge, out: &mut String) -> Result<(), Refused>
 }
 
 const BAD_ESCAPE: Refused = Refused::bad("the path has a % without two hexadecimal digits");
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;

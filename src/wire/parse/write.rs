@@ -34,6 +34,9 @@ pub fn write_request(head: &RequestHead, framing: Framing, out: &mut BytesMut) {
 }
 
 /// Writes the head of an answer as HTTP/1.1, with `framing`; `close` adds `Connection: close`.
+///
+/// [`Framing::None`] says that the body has no bytes, where one could be and no `Content-Length` is among the fields.
+/// [`Framing::UntilClose`] says nothing, which is right for an answer to HEAD of unknown length, too.
 pub fn write_response(head: &ResponseHead, framing: Framing, close: bool, out: &mut BytesMut) {
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(head.status.as_str().as_bytes());

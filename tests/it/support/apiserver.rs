@@ -48,6 +48,10 @@ struct Rules {
     /// (verb, resource)
     denied: BTreeSet<(String, String)>,
     unauthorized: bool,
+    /// The only token that is accepted; none for any.
+    token: Option<String>,
+    /// How many further requests are refused with 429, and after how many seconds they are told to come again.
+    throttle: (u32, u16),
     slow: Duration,
     /// `410 Gone` is the status of the answer instead of an event.
     gone_by_status: bool,
@@ -77,6 +81,13 @@ impl Inner {
 
     fn slow(&self) -> Duration {
         self.rules().slow
+    }
+
+    /// The `Retry-After` of a request that is refused with 429.
+    fn throttled(&self) -> Option<u16> {
+        let (left, seconds) = &mut self.rules().throttle;
+        *left = left.checked_sub(1)?;
+        Some(*seconds)
     }
 
     fn saw(&self, request: Seen) {
@@ -138,6 +149,8 @@ impl ApiServer {
             rules: Mutex::new(Rules {
                 denied: BTreeSet::new(),
                 unauthorized: false,
+                token: None,
+                throttle: (0, 0),
                 slow: Duration::ZERO,
                 gone_by_status: false,
                 always_gone: false,
@@ -273,6 +286,26 @@ impl ApiServer {
     /// Breaks every open watch off in the middle of an answer.
     pub(crate) fn cut_watches(&self) {
         self.say(Say::Cut);
+    }
+
+    /// Ends every open watch as when its time is up.
+    pub(crate) fn close_watches(&self) {
+        self.say(Say::Close);
+    }
+
+    /// Says nothing more on the watches that are open, and leaves them open: half-open connections.
+    pub(crate) fn mute_watches(&self) {
+        self.say(Say::Mute);
+    }
+
+    /// Refuses so many requests with 429, and says after how many seconds to come again.
+    pub(crate) fn throttle(&self, requests: u32, seconds: u16) {
+        self.inner.rules().throttle = (requests, seconds);
+    }
+
+    /// Accepts this token alone.
+    pub(crate) fn accept_token(&self, token: &str) {
+        self.inner.rules().token = Some(token.to_owned());
     }
 
     /// Sends a bookmark on every open watch.

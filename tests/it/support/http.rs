@@ -54,6 +54,12 @@ impl Client {
         }
     }
 
+    /// As [`Client::raw`], but a request that fails has failed, whatever the reason.
+    pub(crate) async fn once(&mut self, request: &[u8]) -> Result<Answer, String> {
+        let answer = tokio::time::timeout(PATIENCE, self.exchange(request)).await;
+        answer.map_err(|_| "no answer in time".to_owned())?
+    }
+
     async fn exchange(&mut self, request: &[u8]) -> Result<Answer, String> {
         let mut socket = match self.socket.take() {
             Some(socket) => socket,
@@ -64,21 +70,12 @@ impl Client {
         };
         socket.write_all(request).await.map_err(|e| format!("idle: write: {e}"))?;
         let head = loop {
-            if let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
-                break self.buffer.drain(..end + 4).collect::<Vec<_>>();
-            }
-            let before = self.buffer.len();
-            let read = socket.read_buf(&mut self.buffer).await;
-            match read {
-                Ok(0) | Err(_) if before == 0 => {
-                    return Err(format!("idle: closed before an answer: {read:?}"));
-                }
-                Ok(0) => return Err("closed inside an answer's head".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(format!("read: {error}")),
+            let head = self.head(&mut socket).await?;
+            // Interim answers are passed over (RFC 9110 §15.2).
+            if !head.starts_with("HTTP/1.1 1") || head.starts_with("HTTP/1.1 101") {
+                break head;
             }
         };
-        let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
         let mut answer = Answer { status: status.ok_or("no status")?, ..Answer::default() };
@@ -103,6 +100,25 @@ impl Client {
         Ok(answer)
     }
 
+    async fn head(&mut self, socket: &mut TcpStream) -> Result<String, String> {
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
+                return Ok(String::from_utf8_lossy(&head).into_owned());
+            }
+            let before = self.buffer.len();
+            let read = socket.read_buf(&mut self.buffer).await;
+            match read {
+                Ok(0) | Err(_) if before == 0 => {
+                    return Err(format!("idle: closed before an answer: {read:?}"));
+                }
+                Ok(0) => return Err("closed inside an answer's head".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Err(format!("read: {error}")),
+            }
+        }
+    }
+
     async fn exactly(&mut self, socket: &mut TcpStream, length: usize) -> Result<Vec<u8>, String> {
         while self.buffer.len() < length {
             let read = socket.read_buf(&mut self.buffer).await.map_err(|e| format!("read: {e}"))?;
@@ -116,20 +132,27 @@ impl Client {
     async fn chunks(&mut self, socket: &mut TcpStream) -> Result<Vec<u8>, String> {
         let mut body = Vec::new();
         loop {
-            let line = loop {
-                if let Some(end) = self.buffer.windows(2).position(|w| w == b"\r\n") {
-                    break self.buffer.drain(..end + 2).collect::<Vec<_>>();
-                }
-                let need = self.buffer.len() + 1;
-                let more = self.exactly(socket, need).await?;
-                self.buffer = more;
-            };
-            let size = std::str::from_utf8(&line).ok().and_then(|l| usize::from_str_radix(l.trim(), 16).ok());
-            let size = size.ok_or("not a chunk size")?;
+            let line = self.line(socket).await?;
+            let size = usize::from_str_radix(&line, 16).map_err(|_| "not a chunk size")?;
+            if size == 0 {
+                // Trailers, to the empty line.
+                while !self.line(socket).await?.is_empty() {}
+                return Ok(body);
+            }
             body.extend(self.exactly(socket, size).await?);
             self.exactly(socket, 2).await?;
-            if size == 0 {
-                return Ok(body);
+        }
+    }
+
+    /// The next line, without its end.
+    async fn line(&mut self, socket: &mut TcpStream) -> Result<String, String> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|w| w == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
+            }
+            if socket.read_buf(&mut self.buffer).await.map_err(|e| format!("read: {e}"))? == 0 {
+                return Err("closed inside a body".to_owned());
             }
         }
     }

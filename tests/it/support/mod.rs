@@ -1,8 +1,12 @@
 //! What tests share.
 
 pub(crate) mod apiserver;
+pub(crate) mod certificates;
+pub(crate) mod clients;
 pub(crate) mod cluster;
+pub(crate) mod fleet;
 pub(crate) mod http;
+pub(crate) mod misbehaving;
 pub(crate) mod process;
 pub(crate) mod stack;
 pub(crate) mod upstream;

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -84,12 +85,16 @@ impl Drop for Ending {
 /// Lines as they come.
 type Lines = Arc<Mutex<Vec<String>>>;
 
-fn collect(from: impl Read + Send + 'static) -> (Lines, JoinHandle<()>) {
+/// Reads lines to the end, but not while `deaf`.
+fn collect(from: impl Read + Send + 'static, deaf: &Arc<AtomicBool>) -> (Lines, JoinHandle<()>) {
     let lines = Lines::default();
-    let into = Arc::clone(&lines);
+    let (into, deaf) = (Arc::clone(&lines), Arc::clone(deaf));
     let reading = thread::spawn(move || {
         for line in BufReader::new(from).lines() {
             into.lock().unwrap().push(line.unwrap());
+            while deaf.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+            }
         }
     });
     (lines, reading)
@@ -101,6 +106,7 @@ pub(crate) struct Process {
     out: Lines,
     log: Lines,
     reading: Vec<JoinHandle<()>>,
+    deaf: Arc<AtomicBool>,
     pub(crate) web: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -111,11 +117,21 @@ impl Process {
         Self::spawn(serinus(&["run", "--config", &config.display().to_string()])).await
     }
 
+    /// As [`Process::start`], after a shell has said `before`: limits, and signals that are not heard.
+    pub(crate) async fn start_limited(before: &str, config: &Path) -> Self {
+        let mut command = Command::new("/bin/sh");
+        let program = env!("CARGO_BIN_EXE_serinus");
+        command.args(["-c", &format!("{before}; exec \"$0\" run --config \"$1\""), program]).arg(config);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(command).await
+    }
+
     /// As [`Process::start`], with this command.
     pub(crate) async fn spawn(mut command: Command) -> Self {
         let mut child = Ending(command.spawn().unwrap());
-        let (out, reading_out) = collect(child.0.stdout.take().unwrap());
-        let (log, reading_log) = collect(child.0.stderr.take().unwrap());
+        let deaf = Arc::default();
+        let (out, reading_out) = collect(child.0.stdout.take().unwrap(), &deaf);
+        let (log, reading_log) = collect(child.0.stderr.take().unwrap(), &deaf);
         let address = |message: &str| {
             let found = logged(&log, message)?;
             Some(found["address"].as_str().unwrap().parse::<SocketAddr>().unwrap())
@@ -127,7 +143,7 @@ impl Process {
             Some((address("listening")?, address("admin API listening")?))
         });
         let (web, admin) = addresses.await;
-        Self { child, out, log, reading: vec![reading_out, reading_log], web, admin }
+        Self { child, out, log, reading: vec![reading_out, reading_log], deaf, web, admin }
     }
 
     /// Runs a client command on it.
@@ -152,6 +168,34 @@ impl Process {
         self.child.0.try_wait().unwrap().is_none()
     }
 
+    /// Every log line so far.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        self.log.lock().unwrap().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Reads nothing more of what it writes, or again.
+    pub(crate) fn deafen(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::Relaxed);
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    /// How much memory it has that is no file's, in KiB: the program itself is left out, for the kernel may drop that.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
+    }
+
+    /// Waits for its end, however little is read of what it writes, and gives the status.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, most: Duration) -> ExitStatus {
+        self.child.wait(most)
+    }
+
     /// Sends a signal, by name.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.0.id().to_string();
@@ -161,6 +205,7 @@ impl Process {
     /// Waits for its end, and gives the status and all that it wrote to stdout.
     #[track_caller]
     pub(crate) fn end(mut self, most: Duration) -> (ExitStatus, Vec<String>) {
+        self.deafen(false);
         let status = self.child.wait(most);
         for reading in self.reading {
             reading.join().unwrap();

@@ -136,7 +136,7 @@ pub(super) async fn serve(
         version: query.version.clone(),
         metadata_only,
     });
-    if let Some(refusal) = admit(&server, verb, &target) {
+    if let Some(refusal) = admit(&server, verb, &target, request.headers()) {
         return Ok(refusal);
     }
     Ok(match verb {
@@ -147,7 +147,21 @@ pub(super) async fn serve(
 }
 
 /// Authentication and authorization.
-fn admit(server: &Inner, verb: &'static str, target: &Target) -> Option<Response<Body>> {
+fn admit(
+    server: &Inner,
+    verb: &'static str,
+    target: &Target,
+    headers: &http::HeaderMap,
+) -> Option<Response<Body>> {
+    if let Some(seconds) = server.throttled() {
+        let mut refusal = refuse(429, "TooManyRequests", "too many requests, please try again later");
+        refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        return Some(refusal);
+    }
+    let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if server.rules().token.as_ref().is_some_and(|wanted| token != format!("Bearer {wanted}")) {
+        return Some(refuse(401, "Unauthorized", "Unauthorized"));
+    }
     if server.rules().unauthorized {
         return Some(refuse(401, "Unauthorized", "Unauthorized"));
     }
@@ -343,6 +357,11 @@ impl Stream {
                 Say::Cut => {
                     let cut = io::Error::new(io::ErrorKind::ConnectionReset, "cut by the test");
                     return self.lines.send(Err(cut)).await.ok().and(None);
+                }
+                Say::Close => return None,
+                Say::Mute => {
+                    self.lines.closed().await;
+                    return None;
                 }
                 Say::Line(resource, line) if resource == self.filter.resource.plural => {
                     self.line(&line).await?;

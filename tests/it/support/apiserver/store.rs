@@ -116,6 +116,10 @@ pub(crate) enum Say {
     Expired,
     /// The connection breaks in the middle of a chunk.
     Cut,
+    /// The answer ends, as when its time is up.
+    Close,
+    /// Nothing is ever said on it again, and it stays open.
+    Mute,
     /// A line as it is, to watches of the resource.
     Line(&'static str, String),
 }

@@ -1,0 +1,208 @@
+//! Connections to pods: taken from the pool, or made.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use crate::model::{Protocol, RouteSpec};
+use crate::routing::{Endpoint, Route};
+use crate::tls::{self, Alpn};
+use crate::wire::h1::H1Client;
+use crate::wire::{
+    Fields, H2Connection, H2Request, H2Settings, Length, Link, Piece, RequestHead, ResponseHead, Upstream,
+    UpstreamError,
+};
+
+use super::Gateway;
+use super::accept::is_shortage;
+use super::failure::ConnectFailure;
+use super::pool::Next;
+
+/// A connection to a pod, or a place on one, for one request.
+pub(super) enum Connection {
+    /// A connection of its own.
+    Http1 {
+        client: Box<H1Client<Link>>,
+        /// It served another request before.
+        reused: bool,
+    },
+    /// A stream on a connection that it shares.
+    Http2(Box<H2Request>),
+}
+
+/// Which connections will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// One that waits, or a new one.
+    Any(Next),
+    /// A new one.
+    New,
+}
+
+impl Connection {
+    /// A connection to this endpoint of this route.
+    ///
+    /// # Errors
+    /// When there is none to be had within `timeouts.connect`.
+    pub(super) async fn open(
+        gateway: &Gateway,
+        route: &Route,
+        endpoint: &Arc<Endpoint>,
+        wanted: Wanted,
+    ) -> Result<Self, ConnectFailure> {
+        let patience = route.spec.traffic.timeouts.connect;
+        if let (Protocol::Http1, Wanted::Any(next)) = (endpoint.protocol, wanted)
+            && let Some(client) = gateway.pools.of(endpoint).and_then(|pool| pool.take(next))
+        {
+            return Ok(Self::Http1 { client, reused: true });
+        }
+        let opening = async {
+            match endpoint.protocol {
+                Protocol::Http1 => Self::http1(gateway, &route.spec, endpoint).await,
+                Protocol::H2c => Self::http2(gateway, &route.spec, endpoint).await,
+            }
+        };
+        tokio::time::timeout(patience, opening).await.unwrap_or(Err(ConnectFailure::Timeout))
+    }
+
+    async fn http1(gateway: &Gateway, spec: &RouteSpec, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
+        let link = link(gateway, spec, endpoint, Alpn::Http1).await?;
+        Ok(Self::Http1 { client: Box::new(H1Client::new(link)), reused: false })
+    }
+
+    async fn http2(gateway: &Gateway, spec: &RouteSpec, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
+        let Some(pool) = gateway.pools.of(endpoint) else { return Err(ConnectFailure::Refused) };
+        loop {
+            if let Some(request) = pool.stream() {
+                return Ok(Self::Http2(Box::new(request)));
+            }
+            // One makes a connection, and the others wait for it: they will find room on it.
+            let _one = pool.connecting.lock().await;
+            if let Some(request) = pool.stream() {
+                return Ok(Self::Http2(Box::new(request)));
+            }
+            if let Some(busy) = pool.full() {
+                busy.ready().await;
+                continue;
+            }
+            let link = link(gateway, spec, endpoint, Alpn::Http2).await?;
+            let https = spec.traffic.upstream_tls.is_some();
+            let settings = H2Settings {
+                scheme: if https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP },
+                ..H2Settings::default()
+            };
+            let (connection, driver) =
+                H2Connection::handshake(link, &settings).await.map_err(ConnectFailure::Io)?;
+            tokio::spawn(driver);
+            pool.add(connection, endpoint);
+        }
+    }
+
+    /// Whether it served another request before.
+    pub(super) fn is_reused(&self) -> bool {
+        matches!(self, Self::Http1 { reused: true, .. })
+    }
+
+    /// Keeps it for another request, if it is fit for one.
+    pub(super) fn keep(self, gateway: &Gateway, endpoint: &Endpoint) {
+        if let Self::Http1 { mut client, .. } = self
+            && client.rest()
+            && let Some(pool) = gateway.pools.of(endpoint)
+        {
+            pool.keep(client, endpoint);
+        }
+    }
+}
+
+async fn dial(gateway: &Gateway, address: SocketAddr) -> std::io::Result<TcpStream> {
+    match TcpStream::connect(address).await {
+        Err(error) if is_shortage(&error) => {
+            // Connections that wait for a request give their descriptors to one that is there.
+            gateway.pools.close_idle();
+            TcpStream::connect(address).await
+        }
+        connected => connected,
+    }
+}
+
+/// A new connection to an endpoint, with TLS where the route wants it.
+async fn link(
+    gateway: &Gateway,
+    spec: &RouteSpec,
+    endpoint: &Endpoint,
+    alpn: Alpn,
+) -> Result<Link, ConnectFailure> {
+    let stream = dial(gateway, endpoint.id.address).await.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::ConnectionRefused {
+            ConnectFailure::Refused
+        } else if is_shortage(&error) {
+            ConnectFailure::Shortage(error)
+        } else {
+            ConnectFailure::Io(error)
+        }
+    })?;
+    // Without it requests wait for acknowledgements; a socket that refuses it is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = &spec.traffic.upstream_tls else { return Ok(Link::plain(stream)) };
+    let name = tls::server_name(tls, &spec.hosts, &spec.backend.service).map_err(ConnectFailure::Tls)?;
+    let stream = gateway.options.connectors.connect(tls, name, alpn, stream).await;
+    Ok(Link::tls(tokio_rustls::TlsStream::Client(stream.map_err(ConnectFailure::Tls)?)))
+}
+
+impl Upstream for Connection {
+    fn start(&mut self, head: &RequestHead, length: Length) {
+        match self {
+            Self::Http1 { client, .. } => client.start(head, length),
+            Self::Http2(request) => request.start(head, length),
+        }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        match self {
+            Self::Http1 { client, .. } => client.poll_room(cx),
+            Self::Http2(request) => request.poll_room(cx),
+        }
+    }
+
+    fn data(&mut self, data: Bytes) {
+        match self {
+            Self::Http1 { client, .. } => client.data(data),
+            Self::Http2(request) => request.data(data),
+        }
+    }
+
+    fn end(&mut self, trailers: Option<&Fields>) {
+        match self {
+            Self::Http1 { client, .. } => client.end(trailers),
+            Self::Http2(request) => request.end(trailers),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        match self {
+            Self::Http1 { client, .. } => client.poll_flush(cx),
+            Self::Http2(request) => request.poll_flush(cx),
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<Length, UpstreamError>> {
+        match self {
+            Self::Http1 { client, .. } => client.poll_head(cx, head),
+            Self::Http2(request) => request.poll_head(cx, head),
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, UpstreamError>> {
+        match self {
+            Self::Http1 { client, .. } => client.poll_body(cx),
+            Self::Http2(request) => request.poll_body(cx),
+        }
+    }
+}
