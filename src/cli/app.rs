@@ -115,16 +115,7 @@ impl Starting {
         let changed = control.clone();
         let probing = tokio::spawn(watch_refusals(refused, move |services| changed.touched(services)));
         background.push(("the probing of pods", probing));
-        Ok(Self {
-            settings,
-            sockets,
-            control,
-            telemetry,
-            access_log,
-            refusals,
-            background,
-            certificates,
-        })
+        Ok(Self { settings, sockets, control, telemetry, access_log, refusals, background, certificates })
     }
 
     /// Serves.
@@ -150,7 +141,8 @@ impl Starting {
         };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
-        let server = Server::new(gateway, Arc::clone(&telemetry), drain).with_most_connections(budget.clients);
+        let server =
+            Server::new(gateway, Arc::clone(&telemetry), drain).with_most_connections(budget.clients);
         let server = tokio::spawn(server.run(listeners, stop));
 
         let admin = admin_listener.address();

@@ -91,7 +91,10 @@ pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
             ended = router.ended() => Some(ended),
         };
         if let Some(End::HandedOver(pid)) = ended {
-            tracing::info!(pid, "handed over: no connection is accepted from now on, requests end within drain.timeout");
+            tracing::info!(
+                pid,
+                "handed over: no connection is accepted from now on, requests end within drain.timeout"
+            );
         }
         stop(router, &mut signals).await;
         match ended {

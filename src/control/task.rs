@@ -343,7 +343,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ClusterKind;
+    use crate::model::{Balance, ClusterKind, OnEmpty, RouteSpec, VersionSpec};
 
     #[tokio::test]
     async fn the_problems_of_a_namespace_go_with_its_watches() {
@@ -368,5 +368,68 @@ mod tests {
         };
         let patience = Duration::from_secs(20);
         tokio::time::timeout(patience, only_of_web).await.expect("the namespace's problems are gone");
+    }
+
+    #[tokio::test]
+    async fn a_state_that_is_handed_over_is_frozen_here_and_lives_on_there() {
+        let routes = |weight: &str| {
+            let version = |name: &str, weight: &str| VersionSpec {
+                name: name.parse().unwrap(),
+                selector: None,
+                backend: None,
+                weight: Some(weight.parse().unwrap()),
+            };
+            let spec = RouteSpec {
+                name: "shop".parse().unwrap(),
+                hosts: Vec::new(),
+                paths: Vec::new(),
+                backend: crate::state::samples::backend("svc:80"),
+                versions: vec![version("v1", "0"), version("v2", weight)],
+                on_empty: OnEmpty::Spill,
+                balance: Balance::LeastRequest,
+                traffic: crate::model::Traffic::default(),
+                debug_headers: false,
+            };
+            RoutesConfig { routes: vec![spec], statics: None }
+        };
+        let process = |begin| {
+            start(Start {
+                config: routes("1"),
+                saved: SavedState::default(),
+                state_file: None,
+                telemetry: Arc::new(Telemetry::new().unwrap()),
+                begin,
+            })
+        };
+        let ask = |control: &Control, percent: &str| {
+            let weights = BTreeMap::from([("v2".to_owned(), percent.parse().unwrap())]);
+            let request = Request {
+                source: crate::state::Source::Admin,
+                who: None,
+                reason: None,
+                expected: None,
+                at: Timestamp::default(),
+            };
+            let control = control.clone();
+            async move { control.set_weights("shop", weights, request).await }
+        };
+        let (old, _old_task) = process(Begin::AtOnce);
+        let (new, _new_task) = process(Begin::AfterHandOver);
+        assert!(
+            matches!(ask(&new, "9").await, Err(ChangeError::HandedOver)),
+            "it has no state of its own yet"
+        );
+        assert_eq!(ask(&old, "5").await.unwrap().revision.0, 2);
+        let state = old.hand_over().await.unwrap();
+        assert!(matches!(ask(&old, "6").await, Err(ChangeError::HandedOver)));
+        old.config(routes("8")).await;
+        new.take_over(state).await;
+        assert_eq!(new.table().load().route("shop").unwrap().revision.0, 2, "live before it is thawed");
+        new.thaw().await;
+        assert_eq!(ask(&new, "7").await.unwrap().revision.0, 3);
+        // If the old one goes on after all, what came meanwhile counts.
+        assert_eq!(old.table().load().route("shop").unwrap().revision.0, 2);
+        old.thaw().await;
+        assert_eq!(ask(&old, "10").await.unwrap().revision.0, 4, "the config's change was the third");
     }
 }

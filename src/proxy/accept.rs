@@ -1,6 +1,8 @@
 //! One listener's loop: takes connections in while there is a place for them, and gets over a lack of descriptors.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +120,9 @@ impl Accept {
             loop {
                 thin_out(&rosters);
                 // The semaphore is never closed.
-                if let Ok(place) = tokio::time::timeout(THIN_OUT, Arc::clone(&semaphore).acquire_owned()).await {
+                if let Ok(place) =
+                    tokio::time::timeout(THIN_OUT, Arc::clone(&semaphore).acquire_owned()).await
+                {
                     places.extend(place.ok());
                     break;
                 }
@@ -190,14 +194,14 @@ impl Accept {
         let (gateway, leave) = (Arc::clone(&self.gateway), self.leave.child_token());
         let client = Client::new(peer.ip().to_canonical(), Arc::clone(&self.site));
         let open = OpenConnection::new(&self.open);
-        let told = leave.clone();
+        let entry = self.own.add(leave.clone());
+        let watched = Arc::clone(&entry);
         let serving = async move {
             let _open = (open, places);
-            connection::serve(gateway, client, socket, told).await;
+            let mut serving = pin!(connection::serve(gateway, client, socket, leave));
+            poll_fn(|cx| watched.poll(serving.as_mut(), cx)).await;
         };
-        let serving = self.own.add(serving, leave);
-        let aborts = serving.aborts();
-        aborts(self.connections.spawn(serving).abort_handle());
+        entry.ends_by(self.connections.spawn(serving).abort_handle());
     }
 }
 

@@ -109,3 +109,16 @@ pub(super) fn answer_to(refused: Refused) -> (u16, AnswerReason) {
     };
     (refused.status, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_no_pods_fault_and_not_tried_again() {
+        let error = std::io::Error::from_raw_os_error(24);
+        let failure = Failure::Connect(ConnectFailure::Shortage(error));
+        assert_eq!((failure.kind(), failure.answer()), (None, Some((503, AnswerReason::Overloaded))));
+        assert_eq!(failure.again(&Method::GET), Again::Never);
+    }
+}

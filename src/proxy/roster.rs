@@ -30,7 +30,8 @@ struct Open {
 
 /// What is known of a connection from outside.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
+    since: Instant,
     /// When its task was last at work, in milliseconds since the roster began.
     moved: AtomicU64,
     leave: CancellationToken,
@@ -45,9 +46,10 @@ impl Default for Roster {
 }
 
 impl Roster {
-    /// A connection that `serving` serves. It is told to leave by `leave`.
-    pub(super) fn add<F: Future<Output = ()>>(&self, serving: F, leave: CancellationToken) -> Watched<F> {
+    /// A connection that is told to leave by `leave`; it is open as long as its entry is kept.
+    pub(super) fn add(&self, leave: CancellationToken) -> Arc<Entry> {
         let entry = Arc::new(Entry {
+            since: self.since,
             moved: AtomicU64::new(self.now()),
             leave,
             waker: OnceLock::new(),
@@ -59,7 +61,7 @@ impl Roster {
             open.look_through_at = (2 * open.connections.len()).max(LEAST);
         }
         open.connections.push(Arc::downgrade(&entry));
-        Watched { serving: Box::pin(serving), entry, since: self.since }
+        entry
     }
 
     /// Tells those to leave that have been idle the longest, an eighth of all at most; returns how many there were. One that
@@ -104,35 +106,20 @@ fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A connection while it is served: notes when it was last at work. One that waits for its client is not woken.
-pub(super) struct Watched<F> {
-    serving: Pin<Box<F>>,
-    entry: Arc<Entry>,
-    since: Instant,
-}
-
-impl<F> Watched<F> {
-    /// What ends it: known once its task is.
-    pub(super) fn aborts(&self) -> impl FnOnce(AbortHandle) + use<F> {
-        let entry = Arc::downgrade(&self.entry);
-        move |handle| {
-            if let Some(entry) = entry.upgrade() {
-                let _ = entry.abort.set(handle);
-            }
-        }
-    }
-}
-
-impl<F: Future<Output = ()>> Future for Watched<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.entry.moved.store(milliseconds(self.since), Ordering::Relaxed);
+impl Entry {
+    /// Polls what serves the connection, and notes that it was at work. One that waits for its client is not woken.
+    pub(super) fn poll<F: Future>(&self, serving: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.moved.store(milliseconds(self.since), Ordering::Relaxed);
         // A task has one waker for all its life.
-        if self.entry.waker.get().is_none() {
-            let _ = self.entry.waker.set(cx.waker().clone());
+        if self.waker.get().is_none() {
+            let _ = self.waker.set(cx.waker().clone());
         }
-        self.serving.as_mut().poll(cx)
+        serving.poll(cx)
+    }
+
+    /// What ends it as it is.
+    pub(super) fn ends_by(&self, handle: AbortHandle) {
+        let _ = self.abort.set(handle);
     }
 }
 
@@ -140,12 +127,12 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
 mod tests {
     use super::*;
 
-    /// A connection that ends when it is told to leave, and its entry's place in time.
-    fn connection(roster: &Roster, moved: u64) -> (CancellationToken, Watched<impl Future<Output = ()> + use<>>) {
+    /// A connection that was last at work at this time.
+    fn connection(roster: &Roster, moved: u64) -> (CancellationToken, Arc<Entry>) {
         let leave = CancellationToken::new();
-        let watched = roster.add(std::future::pending(), leave.clone());
-        watched.entry.moved.store(moved, Ordering::Relaxed);
-        (leave, watched)
+        let entry = roster.add(leave.clone());
+        entry.moved.store(moved, Ordering::Relaxed);
+        (leave, entry)
     }
 
     fn roster(age: Duration) -> Roster {
@@ -176,11 +163,29 @@ mod tests {
     #[tokio::test]
     async fn all_can_be_ended() {
         let roster = Roster::default();
-        let watched = roster.add(std::future::pending(), CancellationToken::new());
-        let set = watched.aborts();
-        let task = tokio::spawn(watched);
-        set(task.abort_handle());
+        let entry = roster.add(CancellationToken::new());
+        let task = tokio::spawn(std::future::pending::<()>());
+        entry.ends_by(task.abort_handle());
         roster.abort();
         assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[test]
+    fn who_is_polled_is_at_work_and_can_be_woken() {
+        struct Count(AtomicU64);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let roster = roster(Duration::from_secs(60));
+        let (_leave, entry) = connection(&roster, 0);
+        let count = Arc::new(Count(AtomicU64::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut serving = std::pin::pin!(std::future::pending::<()>());
+        assert!(entry.poll(serving.as_mut(), &mut Context::from_waker(&waker)).is_pending());
+        assert!(entry.moved.load(Ordering::Relaxed) >= 60_000);
+        roster.wake();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -145,7 +145,8 @@ impl Load {
     /// Waits until so many more were answered.
     async fn more(&self, more: u64) {
         let then = self.answered.load(Ordering::Relaxed) + more;
-        eventually("requests are answered", || (self.answered.load(Ordering::Relaxed) >= then).then_some(())).await;
+        eventually("requests are answered", || (self.answered.load(Ordering::Relaxed) >= then).then_some(()))
+            .await;
     }
 
     fn failures(&self) -> Vec<String> {
@@ -225,7 +226,10 @@ async fn a_new_process_that_fails_leaves_the_old_one_in_charge() {
     // Its second listener cannot be bound.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let good = fs::read_to_string(place.path("serinus.yaml")).unwrap();
-    let second = format!("[{{name: web, address: '127.0.0.1:0'}}, {{name: b, address: '{}'}}]", taken.local_addr().unwrap());
+    let second = format!(
+        "[{{name: web, address: '127.0.0.1:0'}}, {{name: b, address: '{}'}}]",
+        taken.local_addr().unwrap()
+    );
     let bad = good.replace("[{name: web, address: '127.0.0.1:0'}]", &second);
     assert_ne!(good, bad);
     fs::write(place.path("serinus.yaml"), bad).unwrap();
@@ -242,7 +246,8 @@ async fn a_new_process_that_fails_leaves_the_old_one_in_charge() {
     );
     fs::write(place.path("kubeconfig"), kubeconfig).unwrap();
     let statics = good.lines().find(|line| line.starts_with("discovery:")).unwrap();
-    let cluster = format!("discovery: {{kubernetes: {{kubeconfig: '{}'}}}}", place.path("kubeconfig").display());
+    let cluster =
+        format!("discovery: {{kubernetes: {{kubeconfig: '{}'}}}}", place.path("kubeconfig").display());
     let waits = good.replace(statics, &cluster).replace("service: web/svc", "service: web/svc, port: 80");
     let config = place.path("waits.yaml");
     fs::write(&config, waits).unwrap();
@@ -275,7 +280,8 @@ async fn sockets_follow_the_new_config() {
     // By another name it is still the same socket, and the admin API moves.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let text = fs::read_to_string(place.path("serinus.yaml")).unwrap();
-    let text = text.replace("name: web, address: '127.0.0.1:0'", &format!("name: shop, address: '{}'", first.web));
+    let text =
+        text.replace("name: web, address: '127.0.0.1:0'", &format!("name: shop, address: '{}'", first.web));
     let text = text.replace("admin: {address: '127.0.0.1:0'}", &format!("admin: {{address: '{free}'}}"));
     fs::write(place.path("serinus.yaml"), text).unwrap();
     let (web, admin) = (first.web, first.admin);

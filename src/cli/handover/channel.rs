@@ -6,8 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, bail};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -97,11 +97,13 @@ impl Channel {
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::CMSG_CLOEXEC;
             recvmsg(&self.0, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
-            let mut descriptors = control.drain().filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
-            });
-            Ok(descriptors.next().and_then(|mut descriptors| descriptors.next()))
+            let mut taken = None;
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                    taken = descriptors.next();
+                }
+            }
+            Ok(taken)
         };
         let taken = self.0.async_io(Interest::READABLE, take).await?;
         taken.ok_or_else(|| std::io::Error::other("a socket was announced and did not come"))

@@ -81,7 +81,9 @@ impl Giver {
             bail!("somebody came and said nothing");
         };
         if protocol != PROTOCOL {
-            bail!("process {pid} hands over in another way (protocol {protocol}, here {PROTOCOL}): restart instead");
+            bail!(
+                "process {pid} hands over in another way (protocol {protocol}, here {PROTOCOL}): restart instead"
+            );
         }
         tracing::info!(pid, "a new process is getting ready to take over");
         within(PROMPTLY, self.offer(channel)).await?;

@@ -129,7 +129,9 @@ impl Place {
                 format!("the router that listens on {} hands nothing over", self.0.display())
             })?)),
             // None, or one that was killed: its socket is replaced.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
             Err(error) => Err(error).with_context(|| {
                 format!("--handover {}: whether a router runs cannot be told", self.0.display())
             }),

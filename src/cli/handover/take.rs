@@ -36,7 +36,10 @@ impl Taking {
     /// Asks the router at the other end for its sockets.
     pub(super) async fn begin(mut channel: Channel) -> anyhow::Result<Self> {
         let own = std::process::id();
-        channel.say(&FromNew::Hello { protocol: PROTOCOL, pid: own }).await.context("it is not there any more")?;
+        channel
+            .say(&FromNew::Hello { protocol: PROTOCOL, pid: own })
+            .await
+            .context("it is not there any more")?;
         let offer = tokio::time::timeout(OFFER, channel.hear()).await;
         let offer = offer.context("it does not answer: is another hand-over under way?")??;
         let (pid, offers) = match offer {
@@ -51,14 +54,19 @@ impl Taking {
         let mut sockets = Vec::new();
         for offered in offers {
             let descriptor = tokio::time::timeout(PROMPTLY, channel.take()).await;
-            let descriptor = descriptor.context("its sockets do not come")?.context("its sockets do not come")?;
+            let descriptor =
+                descriptor.context("its sockets do not come")?.context("its sockets do not come")?;
             let socket = TcpListener::from(descriptor);
             if socket.local_addr().ok() != Some(offered.address) {
                 bail!("what it gave for `{}` is not a socket on {}", offered.name, offered.address);
             }
             sockets.push((offered, socket));
         }
-        tracing::info!(pid, sockets = sockets.len(), "a router runs: this process takes over from it once it is ready");
+        tracing::info!(
+            pid,
+            sockets = sockets.len(),
+            "a router runs: this process takes over from it once it is ready"
+        );
         Ok(Self { channel, pid, sockets, taken: Vec::new() })
     }
 
