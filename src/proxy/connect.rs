@@ -19,6 +19,7 @@ use crate::wire::{
 };
 
 use super::Gateway;
+use super::accept::is_shortage;
 use super::failure::ConnectFailure;
 use super::health::{Connected, Connector};
 use super::pool::Pool;
@@ -119,11 +120,24 @@ impl Connection {
     }
 }
 
+async fn dial(gateway: &Gateway, address: SocketAddr) -> std::io::Result<TcpStream> {
+    match TcpStream::connect(address).await {
+        Err(error) if is_shortage(&error) => {
+            // Connections that wait for a request give their descriptors to one that is there.
+            gateway.pools.close_idle();
+            TcpStream::connect(address).await
+        }
+        connected => connected,
+    }
+}
+
 /// A new connection to an endpoint, with TLS where the route wants it.
 async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link, ConnectFailure> {
-    let stream = TcpStream::connect(endpoint.id.address).await.map_err(|error| {
+    let stream = dial(gateway, endpoint.id.address).await.map_err(|error| {
         if error.kind() == std::io::ErrorKind::ConnectionRefused {
             ConnectFailure::Refused
+        } else if is_shortage(&error) {
+            ConnectFailure::Shortage(error)
         } else {
             ConnectFailure::Io(error)
         }
