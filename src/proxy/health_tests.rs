@@ -255,34 +255,28 @@ async fn the_question() {
 
 /// Nothing is said on the connection where it could not be understood.
 #[tokio::test]
-async fn s2_5_endpoints_that_speak_something_else_are_only_connected_to() {
+async fn s2_5_endpoints_that_speak_http_2_are_only_connected_to() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let mut world = World::new(&[listener.local_addr().unwrap()]);
-    for (protocol, with_tls) in [(Some(Protocol::H2c), false), (None, true)] {
-        let spec = Traffic {
-            health_check: Some(settings()),
-            protocol,
-            upstream_tls: with_tls.then(Default::default),
-            ..Traffic::default()
-        };
-        world.publish(None);
-        let mut route = (*world.table.load().routes()[0].spec).clone();
-        route.traffic = spec;
-        let statics = [(
-            ServiceKey::new("web", "svc"),
-            vec![StaticEndpoint { address: world.endpoints[0], labels: Labels::default() }],
-        )];
-        let (touched, _) = world.desired.set_routes(vec![route], Some(statics.into()), Timestamp::default());
-        world.compile(&touched);
-        let wanted = wanted_of(&world.table.load().routes()[0], &Arc::new(Semaphore::new(1)));
-        let heard = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut heard = Vec::new();
-            stream.read_to_end(&mut heard).await.unwrap();
-            heard
-        };
-        let connector = PodConnector::default();
-        let (well, heard) = tokio::join!(wanted[0].ask(&connector), heard);
-        assert_eq!((well, heard), (true, Vec::new()));
-    }
+    let spec =
+        Traffic { health_check: Some(settings()), protocol: Some(Protocol::H2c), ..Traffic::default() };
+    world.publish(None);
+    let mut route = (*world.table.load().routes()[0].spec).clone();
+    route.traffic = spec;
+    let statics = [(
+        ServiceKey::new("web", "svc"),
+        vec![StaticEndpoint { address: world.endpoints[0], labels: Labels::default() }],
+    )];
+    let (touched, _) = world.desired.set_routes(vec![route], Some(statics.into()), Timestamp::default());
+    world.compile(&touched);
+    let wanted = wanted_of(&world.table.load().routes()[0], &Arc::new(Semaphore::new(1)));
+    let heard = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await.unwrap();
+        heard
+    };
+    let connector = PodConnector::default();
+    let (well, heard) = tokio::join!(wanted[0].ask(&connector), heard);
+    assert_eq!((well, heard), (true, Vec::new()));
 }
