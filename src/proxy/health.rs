@@ -305,7 +305,7 @@ async fn status(mut stream: Box<dyn Stream>, path: &str, host: &str) -> io::Resu
 /// The status of the answer that begins here and the length of its head; nothing while that is not whole.
 fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let mut head = ResponseHead::default();
-    match parse::response(bytes, &Method::GET, false, &mut head) {
+    match parse::response(bytes, &Method::GET, "", &mut head) {
         Ok(parsed) => Ok(parsed.map(|parsed| (head.status.as_u16(), parsed.consumed))),
         Err(refused) => Err(invalid(refused.what)),
     }
