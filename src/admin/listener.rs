@@ -1,17 +1,22 @@
 //! The listener of the API: bounded connections, bounded patience, and an end that answers what it took.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::{self, Next};
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,8 +29,9 @@ use super::guard::{Gate, Peer, is_loopback};
 use super::recent::{ROTATION, Recent};
 use super::token::TokenFile;
 
-/// How many connections are served at once; others wait to be accepted.
-const CONNECTIONS: usize = 512;
+/// How many connections are served at once. One that comes beyond takes the place of the one that has been without a request
+/// for the longest, so that those who open connections and say nothing cannot keep probes out.
+pub const CONNECTIONS: usize = 512;
 /// How long a request's head may take to arrive, and a connection be idle.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection lives, so that one whose answers are not read does not stay; the request it is at is answered.
@@ -36,19 +42,29 @@ const LAST_ANSWERS: Duration = Duration::from_secs(3);
 const HEAD: usize = 32 << 10;
 /// How long to wait when no connection can be accepted (out of file descriptors, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long connections must have been accepted again until that is over.
+const RECOVERED: Duration = Duration::from_secs(5);
 
 /// What an admin API is asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AdminOptions {
     /// The file that holds the token for writes (`admin.tokenFile`); check it with
     /// [`check_token_file`](super::check_token_file) at the start.
     pub token_file: Option<PathBuf>,
+    /// How many connections are served at once, [`CONNECTIONS`] at most.
+    pub connections: usize,
+}
+
+impl Default for AdminOptions {
+    fn default() -> Self {
+        Self { token_file: None, connections: CONNECTIONS }
+    }
 }
 
 /// A bound listener.
 #[derive(Debug)]
 pub struct AdminListener {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     address: SocketAddr,
 }
 
@@ -57,6 +73,22 @@ impl AdminListener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// A listener on a socket that listens already: the process before had it.
+    ///
+    /// # Errors
+    /// When the runtime cannot take it in.
+    pub fn inherited(socket: std::net::TcpListener) -> std::io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket: Arc::new(TcpListener::from_std(socket)?), address })
+    }
+
+    /// The socket, for as long as it listens.
+    #[must_use]
+    pub fn socket(&self) -> Weak<TcpListener> {
+        Arc::downgrade(&self.socket)
     }
 }
 
@@ -93,7 +125,7 @@ pub async fn bind(address: &str) -> Result<AdminListener, AdminBindError> {
     };
     let socket = TcpListener::bind(address).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
-    Ok(AdminListener { socket, address })
+    Ok(AdminListener { socket: Arc::new(socket), address })
 }
 
 /// Serves until `shutdown` is done; then answers what was taken, for a moment. During a drain it goes on: tell it to stop
@@ -117,7 +149,7 @@ pub async fn serve(
     tasks.spawn(rotate(admin, stop.clone()));
     tokio::select! {
         () = shutdown => {}
-        () = accept(&listener.socket, &router, &tasks, &stop) => {}
+        () = accept(&listener.socket, &router, &tasks, &stop, Places::new(options.connections)) => {}
     }
     drop(listener);
     stop.cancel();
@@ -136,30 +168,102 @@ async fn rotate(admin: Arc<Admin>, stop: CancellationToken) {
     }
 }
 
-async fn accept(socket: &TcpListener, router: &Router, tasks: &TaskTracker, stop: &CancellationToken) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    // Never closed: the loop ends with the future.
-    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+async fn accept(
+    socket: &TcpListener,
+    router: &Router,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    mut places: Places,
+) {
+    let mut short: Option<Instant> = None;
+    loop {
         match socket.accept().await {
             Ok((connection, peer)) => {
+                if short.is_some_and(|last| last.elapsed() >= RECOVERED) {
+                    short = None;
+                    tracing::info!("the admin API accepts connections again");
+                }
+                let place = places.next().await;
                 let router = router.clone().layer(Extension(Peer(peer)));
-                let stop = stop.clone();
-                tasks.spawn(async move {
-                    serve_connection(connection, router, stop).await;
-                    drop(slot);
-                });
+                tasks.spawn(serve_connection(connection, router, place, stop.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin API cannot accept a connection: raise the limit of open files");
+                if short.replace(Instant::now()).is_none() {
+                    tracing::warn!(%error, "the admin API cannot accept connections: raise the limit of open files");
+                }
+                // Its descriptor is one that can be accepted with.
+                places.give_up_idle();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn serve_connection(connection: TcpStream, router: Router, stop: CancellationToken) {
+/// The places for connections, in the order in which they were taken.
+struct Places {
+    free: Arc<Semaphore>,
+    taken: VecDeque<Weak<Seat>>,
+}
+
+/// What is known of a connection from outside.
+#[derive(Debug)]
+struct Seat {
+    /// A request is being answered.
+    busy: AtomicBool,
+    /// The place is needed for another connection.
+    give_up: CancellationToken,
+}
+
+/// A connection's place.
+struct Place {
+    seat: Arc<Seat>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(most.clamp(1, CONNECTIONS))), taken: VecDeque::new() }
+    }
+
+    /// A place for a connection that was accepted. Where there is none, the oldest connection without a request gives its up.
+    async fn next(&mut self) -> Place {
+        if self.free.available_permits() == 0 {
+            self.give_up_idle();
+        }
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.free).acquire_owned().await.ok();
+        if self.taken.len() >= 2 * CONNECTIONS {
+            self.taken.retain(|seat| seat.strong_count() > 0);
+        }
+        let seat = Arc::new(Seat { busy: AtomicBool::new(false), give_up: CancellationToken::new() });
+        self.taken.push_back(Arc::downgrade(&seat));
+        Place { seat, _permit: permit }
+    }
+
+    fn give_up_idle(&mut self) {
+        let idle = self.taken.iter().position(|seat| {
+            seat.upgrade()
+                .is_some_and(|seat| !seat.busy.load(Ordering::Acquire) && !seat.give_up.is_cancelled())
+        });
+        if let Some(seat) = idle.and_then(|place| self.taken.remove(place)).and_then(|seat| seat.upgrade()) {
+            seat.give_up.cancel();
+        }
+    }
+}
+
+async fn serve_connection(connection: TcpStream, router: Router, place: Place, stop: CancellationToken) {
     // Without it answers wait for acknowledgements; a socket that refuses it is about to fail anyway.
     let _ = connection.set_nodelay(true);
+    let seat = Arc::clone(&place.seat);
+    let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let seat = Arc::clone(&seat);
+        async move {
+            seat.busy.store(true, Ordering::Release);
+            let answer = next.run(request).await;
+            seat.busy.store(false, Ordering::Release);
+            answer
+        }
+    }));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
@@ -170,6 +274,11 @@ async fn serve_connection(connection: TcpStream, router: Router, stop: Cancellat
         // A client that left or spoke no HTTP: nobody to tell.
         _ = &mut connection => return,
         () = stop.cancelled() => {}
+        () = place.seat.give_up.cancelled() => {
+            if !place.seat.busy.load(Ordering::Acquire) {
+                return;
+            }
+        }
         () = tokio::time::sleep(LIFE) => {}
     }
     connection.as_mut().graceful_shutdown();

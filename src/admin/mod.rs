@@ -25,7 +25,7 @@ pub mod wire;
 
 pub use api::openapi;
 pub use explain::{ExplainError, Target, explain};
-pub use listener::{AdminBindError, AdminListener, AdminOptions, bind, serve};
+pub use listener::{AdminBindError, AdminListener, AdminOptions, CONNECTIONS, bind, serve};
 pub use token::{TokenFileError, check_token_file};
 
 #[cfg(test)]

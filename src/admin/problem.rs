@@ -76,6 +76,12 @@ impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Refused(error) => error.into(),
+            ChangeError::HandedOver => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "handed-over",
+                "the router is handing over to a new process, and nothing was changed here: ask again in a moment, on a new \
+                 connection, and the new process answers",
+            ),
             ChangeError::Stopping => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "stopping",

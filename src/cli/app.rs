@@ -8,13 +8,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, AdminListener, AdminOptions};
+use crate::admin::{self, AdminOptions};
 use crate::config::{self, ConfigErrors, Discovery, Settings, StateStore};
-use crate::control::{self, Control, RoutesConfig, StateFile};
+use crate::control::{self, Begin, Control, RoutesConfig, StateFile};
 use crate::kubernetes::{self, ClusterAccess, WatchEvent};
 use crate::model::{ListenerTls, Problem, ServiceKey, StaticEndpoint};
 use crate::proxy::{
-    Drain, Gateway, GatewayOptions, Listener, PlainConnector, Server, SetAside, Shutdown, check_health,
+    Drain, Gateway, GatewayOptions, PodConnector, Server, SetAside, Shutdown, Stop, check_health,
     watch_set_aside,
 };
 use crate::routing::tally::Unrouted;
@@ -23,6 +23,9 @@ use crate::telemetry::{AccessLog, Telemetry};
 use crate::tls;
 
 use super::certificates;
+use super::handover::{GivenSocket, Taking};
+use super::limits::Budget;
+use super::sockets::Sockets;
 
 /// How many endpoints that were set aside may wait to be looked at.
 const SET_ASIDE: usize = 256;
@@ -37,38 +40,66 @@ pub(super) type Background = Vec<(&'static str, JoinHandle<()>)>;
 pub struct Router {
     listeners: Vec<(String, SocketAddr)>,
     admin: SocketAddr,
-    control: Control,
+    pub(super) control: Control,
     telemetry: Arc<Telemetry>,
-    say_stop: watch::Sender<bool>,
-    say_admin_stop: watch::Sender<bool>,
+    pub(super) say_stop: watch::Sender<Stop>,
+    pub(super) say_admin_stop: watch::Sender<Stop>,
     server: JoinHandle<usize>,
     admin_server: JoinHandle<()>,
     background: Background,
+    /// What the next process may be given.
+    pub(super) to_give: Vec<GivenSocket>,
+    /// Waits for that process, and ends with its number.
+    pub(super) giving: Option<JoinHandle<u32>>,
 }
 
-impl Router {
-    /// Starts a router with these settings; `file` is where they came from, to be watched for changes.
-    ///
-    /// # Errors
-    /// When an address cannot be listened on, a listener's certificate, the state file or the token file cannot be used, or
-    /// there is no way to the cluster: each says what to do.
-    pub async fn start(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Self> {
+/// Why a router that runs is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// This part of it broke off, which is a fault in it.
+    Broken(&'static str),
+    /// The process with this number has taken over.
+    HandedOver(u32),
+}
+
+/// A router that has everything and serves nobody yet.
+pub(super) struct Starting {
+    settings: Settings,
+    sockets: Sockets,
+    pub(super) control: Control,
+    telemetry: Arc<Telemetry>,
+    access_log: Option<AccessLog>,
+    set_aside: mpsc::Sender<SetAside>,
+    background: Background,
+    certificates: Arc<tls::Store>,
+}
+
+impl Starting {
+    /// Gets everything ready that can fail. From the process `before`, where there is one, it takes the sockets; the state is
+    /// that process's until it is handed over.
+    pub(super) async fn prepare(
+        settings: Settings,
+        file: Option<PathBuf>,
+        before: Option<&mut Taking>,
+    ) -> anyhow::Result<Self> {
+        let begin = if before.is_some() { Begin::AfterHandOver } else { Begin::AtOnce };
         let telemetry = Arc::new(Telemetry::new()?);
         if let Some(token_file) = &settings.admin.token_file {
             admin::check_token_file(token_file)?;
         }
         let certificates = certificates::load(listener_tls(&settings), &settings.routes).await?;
-        let (listeners, admin_listener) = bind(&settings, &certificates).await?;
+        let sockets = Sockets::open(&settings, &certificates, before).await?;
         let access_log = open_access_log(&settings.access_log)?;
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
-        let (state_file, saved, state_problems) = open_state(&settings.state)?;
+        let (state_file, saved, state_problems) = open_state(&settings.state, begin)?;
         // Nothing fails from here on, save the threads that watch files.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
             saved,
             state_file,
             telemetry: Arc::clone(&telemetry),
+            begin,
         });
         state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
         control.set_problems("state", state_problems).await;
@@ -83,9 +114,18 @@ impl Router {
         if let Some(client) = cluster {
             background.extend(follow_cluster(client, &control, &telemetry));
         }
-        let (set_aside, watching_pods) = watch_pods(&control, &telemetry);
+        let (set_aside, watching_pods) = watch_pods(&control, certificates.connectors(), &telemetry);
         background.extend(watching_pods);
+        Ok(Self { settings, sockets, control, telemetry, access_log, set_aside, background, certificates })
+    }
 
+    /// Serves.
+    pub(super) fn serve(self) -> Router {
+        let Self { settings, sockets, control, telemetry, access_log, set_aside, background, certificates } =
+            self;
+        let to_give = sockets.to_give(&settings);
+        let budget = Budget::now(&settings);
+        let Sockets { listeners, admin: admin_listener } = sockets;
         let unrouted = Arc::new(Unrouted::default());
         let addresses: Vec<_> = listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect();
         for (listener, address) in &addresses {
@@ -102,7 +142,8 @@ impl Router {
         };
         let gateway = Gateway::new(Arc::clone(control.table()), options);
         let drain = Drain { delay: settings.drain.delay, timeout: settings.drain.timeout };
-        let server = Server::new(gateway, Arc::clone(&telemetry), drain);
+        let server =
+            Server::new(gateway, Arc::clone(&telemetry), drain).with_most_connections(budget.clients);
         let server = tokio::spawn(server.run(listeners, stop));
 
         let admin = admin_listener.address();
@@ -113,10 +154,10 @@ impl Router {
             control.clone(),
             Arc::clone(&telemetry),
             unrouted,
-            AdminOptions { token_file: settings.admin.token_file.clone() },
-            async move { admin_stop.wait().await },
+            AdminOptions { token_file: settings.admin.token_file.clone(), connections: budget.admin },
+            async move { drop(admin_stop.wait().await) },
         ));
-        Ok(Self {
+        Router {
             listeners: addresses,
             admin,
             control,
@@ -126,7 +167,20 @@ impl Router {
             server,
             admin_server,
             background,
-        })
+            to_give,
+            giving: None,
+        }
+    }
+}
+
+impl Router {
+    /// Starts a router with these settings; `file` is where they came from, to be watched for changes.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on, a listener's certificate, the state file or the token file cannot be used, or
+    /// there is no way to the cluster: each says what to do.
+    pub async fn start(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Self> {
+        Ok(Starting::prepare(settings, file, None).await?.serve())
     }
 
     /// Each listener's name and where it listens.
@@ -153,26 +207,64 @@ impl Router {
         &self.telemetry
     }
 
-    /// Waits until a part of the router ends that should not, which a fault in it does, and names it. Requests go on, but
-    /// the table may stay as it is for ever: stop, and let whoever started the router start it anew.
-    pub async fn broken(&mut self) -> &'static str {
-        let part = first_to_end(&mut self.background).await;
-        tracing::error!(part, "a part of the router broke off");
-        part
+    /// Waits until another process has taken over, or a part of the router ends that should not, which a fault in it does.
+    /// Requests go on then, but the table may stay as it is for ever: stop, and let whoever started the router start it anew.
+    pub async fn ended(&mut self) -> End {
+        let stop = self.say_stop.clone();
+        let broken = async {
+            let part = first_to_end(&mut self.background).await;
+            // What ends after the hand-over is not broken.
+            if *stop.borrow() == Stop::Running { part } else { std::future::pending().await }
+        };
+        let handed_over = async {
+            match self.giving.as_mut() {
+                Some(giving) => giving.await,
+                None => std::future::pending().await,
+            }
+        };
+        let broken = tokio::select! {
+            handed_over = handed_over => match handed_over {
+                Ok(pid) => return End::HandedOver(pid),
+                Err(_) => "the hand-over to a next process",
+            },
+            part = broken => part,
+        };
+        tracing::error!(part = broken, "a part of the router broke off");
+        End::Broken(broken)
+    }
+
+    /// Has the stop that is under way, or that comes, wait for nothing any more.
+    pub fn hurry(&self) -> impl FnOnce() + use<> {
+        let (stop, admin_stop) = (self.say_stop.clone(), self.say_admin_stop.clone());
+        move || {
+            stop.send_replace(Stop::Now);
+            admin_stop.send_replace(Stop::Now);
+        }
     }
 
     /// Stops as on SIGTERM (semantics §4.5): unready at once, accepting for `drain.delay`, then until the last request has
     /// ended or `drain.timeout` has passed. Returns how many connections were cut.
     pub async fn stop(self) -> usize {
-        tracing::info!(
-            "stopping: unready now; connections are taken for drain.delay, requests end within drain.timeout"
-        );
         self.control.readiness().stop();
-        self.say_stop.send_replace(true);
+        let is_first = self.say_stop.send_if_modified(|stop| {
+            let first = *stop == Stop::Running;
+            if first {
+                *stop = Stop::Drain;
+            }
+            first
+        });
+        if is_first {
+            tracing::info!(
+                "stopping: unready now; connections are taken for drain.delay, requests end within drain.timeout"
+            );
+        }
         let cut = self.server.await.unwrap_or_default();
         // The admin API goes last, so that probes and metrics see the draining.
-        self.say_admin_stop.send_replace(true);
+        self.say_admin_stop.send_replace(Stop::Drain);
         let _ = self.admin_server.await;
+        if let Some(giving) = self.giving {
+            giving.abort();
+        }
         self.background.iter().for_each(|(_, task)| task.abort());
         if cut > 0 {
             tracing::warn!(
@@ -196,29 +288,6 @@ async fn first_to_end(tasks: &mut Background) -> &'static str {
     futures::future::select_all(ends).await.0
 }
 
-/// Binds every address, or tells every one that cannot be bound.
-async fn bind(
-    settings: &Settings,
-    certificates: &tls::Store,
-) -> anyhow::Result<(Vec<Listener>, AdminListener)> {
-    let mut listeners = Vec::new();
-    let mut errors = Vec::new();
-    for listener in &settings.listeners {
-        match Listener::bind(&listener.name, &listener.address.to_string(), listener.edge.clone()).await {
-            Ok(bound) => listeners.push(bound.with_tls(certificates.listener(&listener.name))),
-            Err(error) => errors.push(error.to_string()),
-        }
-    }
-    match admin::bind(&settings.admin.address.to_string()).await {
-        Ok(admin) if errors.is_empty() => Ok((listeners, admin)),
-        Ok(_) => Err(anyhow::anyhow!(errors.join("\n"))),
-        Err(error) => {
-            errors.push(error.to_string());
-            Err(anyhow::anyhow!(errors.join("\n")))
-        }
-    }
-}
-
 /// The listeners that have TLS, by name.
 fn listener_tls(settings: &Settings) -> BTreeMap<String, ListenerTls> {
     let tls = |listener: &config::Listener| Some((listener.name.clone(), listener.tls.clone()?));
@@ -239,7 +308,10 @@ async fn connect(discovery: &Discovery) -> anyhow::Result<Option<kubernetes::Cli
     Ok(Some(kubernetes::connect(&access).await?))
 }
 
-fn open_state(store: &StateStore) -> anyhow::Result<(Option<StateFile>, SavedState, Vec<Problem>)> {
+fn open_state(
+    store: &StateStore,
+    begin: Begin,
+) -> anyhow::Result<(Option<StateFile>, SavedState, Vec<Problem>)> {
     match store {
         StateStore::Memory => {
             let problem = Problem::new(
@@ -247,6 +319,10 @@ fn open_state(store: &StateStore) -> anyhow::Result<(Option<StateFile>, SavedSta
                 "set `state: {file: …}`",
             );
             Ok((None, SavedState::default(), vec![problem]))
+        }
+        // The process before has it, and what is in it comes with the hand-over.
+        StateStore::File(path) if begin == Begin::AfterHandOver => {
+            Ok((Some(StateFile::inherited(path)), SavedState::default(), Vec::new()))
         }
         StateStore::File(path) => {
             let (file, restored) = StateFile::open(path)?;
@@ -303,12 +379,16 @@ fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc
 
 /// Takes back the pods that were set aside, and checks the health of those that are to be checked. Whoever sets one aside says so
 /// to the sender.
-fn watch_pods(control: &Control, telemetry: &Arc<Telemetry>) -> (mpsc::Sender<SetAside>, Background) {
+fn watch_pods(
+    control: &Control,
+    connectors: &Arc<tls::UpstreamConnectors>,
+    telemetry: &Arc<Telemetry>,
+) -> (mpsc::Sender<SetAside>, Background) {
     let (set_aside, heard) = mpsc::channel(SET_ASIDE);
     let to = control.clone();
     let changed = move |services: &[ServiceKey]| to.touched(services);
     let taking_back = tokio::spawn(watch_set_aside(heard, Arc::clone(telemetry), changed.clone()));
-    let (table, connector) = (Arc::clone(control.table()), Arc::new(PlainConnector));
+    let (table, connector) = (Arc::clone(control.table()), Arc::new(PodConnector(Arc::clone(connectors))));
     let checking = tokio::spawn(check_health(table, connector, Arc::clone(telemetry), changed));
     (set_aside, vec![("the taking back of pods", taking_back), ("the health checks", checking)])
 }

@@ -7,9 +7,13 @@ mod client;
 mod demo;
 mod error;
 mod explain;
+mod handover;
+mod limits;
 mod rollout;
 mod run;
+mod sockets;
 mod status;
+mod takeover;
 mod text;
 mod weight;
 

@@ -1,14 +1,19 @@
 //! `serinus run`: the router, until it is told to stop.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config;
+use crate::config::{self, Settings};
 use crate::telemetry::{LogFormat, Logs, init_logs};
 
-use super::CliError;
-use super::app::Router;
+use super::app::{End, Router};
+use super::handover::Place;
+use super::{CliError, limits, takeover};
+
+/// How long the end may take after a second signal: for the lines of the requests that are cut.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Runs the router.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,6 +21,7 @@ use super::app::Router;
   serinus run                                   # /etc/serinus/serinus.yaml
   serinus run --config config/static.yaml       # without a cluster
   serinus run -v                                # say more
+  serinus run --handover /run/serinus/handover  # and again, to replace the router that runs
 
 Stops cleanly on SIGTERM and Ctrl-C: unready at once, accepting for `drain.delay`, then
 requests get until `drain.timeout`. A second signal stops at once.")]
@@ -23,6 +29,10 @@ pub(super) struct RunArgs {
     /// The config file, watched for changes.
     #[arg(long, short, value_name = "FILE", default_value = "/etc/serinus/serinus.yaml")]
     config: PathBuf,
+    /// Take over from the router that was started with the same path, without losing a connection, if one runs; and let the
+    /// next one take over. The path of a Unix socket, in a directory where only Serinus' user may write.
+    #[arg(long, value_name = "PATH", env = "SERINUS_HANDOVER")]
+    handover: Option<PathBuf>,
     /// Log more: -v each change, -vv each request that fails. RUST_LOG, where set, decides instead.
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -58,38 +68,65 @@ pub(super) fn start_logs(format: LogFormat, verbose: u8) -> Logs {
     init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER))
 }
 
-/// Runs the router until SIGTERM or Ctrl-C.
+/// Runs the router until SIGTERM or Ctrl-C, or until the next process has taken over.
 ///
 /// # Errors
 /// When the config is refused, or the router cannot start.
 pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
     let _logs = start_logs(args.log_format.into(), args.verbose);
     let settings = config::load(&args.config).map_err(|errors| CliError::Failed(errors.to_string()))?;
+    limits::raise();
     super::block_on(async {
         // Before anything listens: from the first connection on a signal must find somebody who stops cleanly, and the
         // first process of a container does not even hear one that nobody waits for.
         let mut signals = Signals::new()?;
         let mut router = tokio::select! {
-            router = Router::start(settings, Some(args.config.clone())) => {
+            router = start(args, settings) => {
                 router.map_err(|error| CliError::Failed(format!("{error:#}")))?
             }
             () = signals.next() => return Ok(()),
         };
-        let broken = tokio::select! {
+        let ended = tokio::select! {
             () = signals.next() => None,
-            part = router.broken() => Some(part),
+            ended = router.ended() => Some(ended),
         };
-        tokio::select! {
-            _ = router.stop() => {}
-            () = signals.next() => tracing::warn!("second signal: stopped at once"),
+        if let Some(End::HandedOver(pid)) = ended {
+            tracing::info!(
+                pid,
+                "handed over: no connection is accepted from now on, requests end within drain.timeout"
+            );
         }
-        if let Some(part) = broken {
-            return Err(CliError::Failed(format!(
+        stop(router, &mut signals).await;
+        match ended {
+            Some(End::Broken(part)) => Err(CliError::Failed(format!(
                 "{part} broke off, which is a fault of Serinus; its log says more"
-            )));
+            ))),
+            Some(End::HandedOver(_)) | None => Ok(()),
         }
-        Ok(())
     })
+}
+
+async fn start(args: &RunArgs, settings: Settings) -> anyhow::Result<Router> {
+    match &args.handover {
+        Some(path) => takeover::start(settings, args.config.clone(), &Place::at(path)?).await,
+        None => Router::start(settings, Some(args.config.clone())).await,
+    }
+}
+
+/// Stops the router; a signal that comes meanwhile has it wait for nothing any more.
+async fn stop(router: Router, signals: &mut Signals) {
+    let hurry = router.hurry();
+    let mut stopping = std::pin::pin!(router.stop());
+    tokio::select! {
+        _ = &mut stopping => return,
+        () = signals.next() => {}
+    }
+    tracing::warn!("second signal: stopped at once");
+    hurry();
+    tokio::select! {
+        _ = tokio::time::timeout(AT_ONCE, stopping) => {}
+        () = signals.next() => {}
+    }
 }
 
 /// SIGTERM and Ctrl-C.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch};
 
 use crate::model::{
     ClusterChange, ClusterKind, Namespace, Problem, Revision, RouteSpec, ServiceKey, Share, StaticEndpoint,
 };
 use crate::routing::{Route, RoutingTable};
-use crate::state::{Request, RevisionEntry, WeightsError};
+use crate::state::{Request, RevisionEntry, SavedState, WeightsError};
 
 use super::readiness::Readiness;
 use super::saver::Saved;
@@ -48,7 +48,22 @@ pub(super) enum Message {
         route: String,
         reply: oneshot::Sender<Option<Vec<RevisionEntry>>>,
     },
+    /// Another process gets the state: it is frozen here.
+    HandOver {
+        pen: Pen,
+        reply: oneshot::Sender<SavedState>,
+    },
+    /// The state of the process before, in place of this one's.
+    TakeOver {
+        state: SavedState,
+        reply: oneshot::Sender<()>,
+    },
+    /// The state may change, and be written, again.
+    Thaw,
 }
+
+/// The right to write the state: who holds it keeps others from it.
+pub(super) type Pen = OwnedMutexGuard<()>;
 
 /// Whose problems they are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +86,7 @@ pub(super) enum WeightChange {
     Undo(Option<Revision>),
 }
 
-pub(super) type Reply = oneshot::Sender<Result<Done, WeightsError>>;
+pub(super) type Reply = oneshot::Sender<Result<Done, ChangeError>>;
 
 /// A change is live; its state has this number.
 #[derive(Debug)]
@@ -89,6 +104,9 @@ pub enum ChangeError {
     /// The router is stopping.
     #[error("the router is stopping")]
     Stopping,
+    /// Another process has the state, or is about to.
+    #[error("the router is handing over to a new process")]
+    HandedOver,
 }
 
 /// How long a change's answer waits for the state to be on disk.
@@ -103,6 +121,7 @@ pub struct Control {
     pub(super) readiness: Arc<Readiness>,
     pub(super) wanted: watch::Receiver<Arc<std::collections::BTreeSet<ServiceKey>>>,
     pub(super) saved: watch::Receiver<Saved>,
+    pub(super) pen: Arc<Mutex<()>>,
 }
 
 impl Control {
@@ -222,6 +241,33 @@ impl Control {
         let (reply, answer) = oneshot::channel();
         self.send(Message::History { route: route.to_owned(), reply }).await;
         answer.await.ok().flatten()
+    }
+
+    /// Freezes the state, so that another process may go on with it: from now on it neither changes nor is written. Gives it.
+    ///
+    /// # Errors
+    /// [`ChangeError::Stopping`] when the state is being written and that does not end, or the router stops; nothing is frozen
+    /// then.
+    pub async fn hand_over(&self) -> Result<SavedState, ChangeError> {
+        let pen = tokio::time::timeout(SAVE_PATIENCE, Arc::clone(&self.pen).lock_owned()).await;
+        let pen = pen.map_err(|_| ChangeError::Stopping)?;
+        let (reply, state) = oneshot::channel();
+        self.send(Message::HandOver { pen, reply }).await;
+        state.await.map_err(|_| ChangeError::Stopping)
+    }
+
+    /// Takes the state of the process before in place of its own; it is live when this returns, and written once
+    /// [`Control::thaw`] is called.
+    pub async fn take_over(&self, state: SavedState) {
+        let (reply, taken) = oneshot::channel();
+        self.send(Message::TakeOver { state, reply }).await;
+        // Fails only when the task has ended, with the router.
+        let _ = taken.await;
+    }
+
+    /// The state may change, and be written, again.
+    pub async fn thaw(&self) {
+        self.send(Message::Thaw).await;
     }
 
     async fn send(&self, message: Message) {

@@ -16,4 +16,4 @@ mod task;
 pub use handle::{ChangeError, Control, RoutesConfig};
 pub use readiness::Readiness;
 pub use state_file::{Restored, StateFile, StateFileError};
-pub use task::{Start, start};
+pub use task::{Begin, Start, start};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::state::SavedState;
 use crate::telemetry::Telemetry;
@@ -60,11 +60,16 @@ impl Saver {
 }
 
 /// Starts the writing; it ends, with the last state written, when the saver is gone.
-pub(super) fn start(file: Option<StateFile>, telemetry: Arc<Telemetry>) -> (Saver, watch::Receiver<Saved>) {
+/// Nothing is written while somebody else holds `pen`.
+pub(super) fn start(
+    file: Option<StateFile>,
+    pen: Arc<Mutex<()>>,
+    telemetry: Arc<Telemetry>,
+) -> (Saver, watch::Receiver<Saved>) {
     let (states, newest) = watch::channel((0, Arc::default()));
     let (progress, saved) = watch::channel(Saved::default());
     match file {
-        Some(file) => drop(tokio::spawn(write_all(file, newest, progress, telemetry))),
+        Some(file) => drop(tokio::spawn(write_all(file, pen, newest, progress, telemetry))),
         None => drop(tokio::spawn(keep_in_memory(newest, progress))),
     }
     (Saver { states }, saved)
@@ -79,6 +84,7 @@ async fn keep_in_memory(mut newest: watch::Receiver<(u64, Arc<SavedState>)>, pro
 
 async fn write_all(
     file: StateFile,
+    pen: Arc<Mutex<()>>,
     mut newest: watch::Receiver<(u64, Arc<SavedState>)>,
     progress: watch::Sender<Saved>,
     telemetry: Arc<Telemetry>,
@@ -86,10 +92,12 @@ async fn write_all(
     let file = Arc::new(file);
     let mut written = 0;
     loop {
+        let pen = pen.lock().await;
         let (number, state) = newest.borrow_and_update().clone();
         if number > written {
             let target = Arc::clone(&file);
             let result = tokio::task::spawn_blocking(move || target.write(&state)).await;
+            drop(pen);
             let error = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -111,6 +119,8 @@ async fn write_all(
                     continue;
                 }
             }
+        } else {
+            drop(pen);
         }
         if newest.changed().await.is_err() {
             return;

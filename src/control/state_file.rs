@@ -82,6 +82,12 @@ impl StateFile {
         Ok((file, restored))
     }
 
+    /// The file at `path`, which another process has: it is neither read nor written yet.
+    #[must_use]
+    pub fn inherited(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// Writes the state: to a file beside, synced, then renamed over the old one, and the directory synced, so that a
     /// crash at any moment leaves one of the two whole.
     ///

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::model::{ClusterChange, Moment, Problem, RouteName, ServiceKey, Timestamp};
 use crate::routing::{Compiler, RoutingTable};
-use crate::state::{Desired, SavedState, Touched};
+use crate::state::{Desired, Request, SavedState, Touched};
 use crate::telemetry::Telemetry;
 
-use super::handle::{Control, Done, Message, Reply, RoutesConfig, WatchProblems, WeightChange};
+use super::handle::{
+    ChangeError, Control, Done, Message, Pen, Reply, RoutesConfig, WatchProblems, WeightChange,
+};
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
 use super::state_file::StateFile;
@@ -35,6 +37,18 @@ pub struct Start {
     pub state_file: Option<StateFile>,
     /// The router's metrics and events.
     pub telemetry: Arc<Telemetry>,
+    /// When the state is this process's own.
+    pub begin: Begin,
+}
+
+/// When the state is this process's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Begin {
+    /// From the start.
+    #[default]
+    AtOnce,
+    /// The process before has it until [`Control::take_over`] and [`Control::thaw`].
+    AfterHandOver,
 }
 
 /// Starts the control task; it ends when every [`Control`] is gone. The first table is published before this returns.
@@ -42,7 +56,13 @@ pub struct Start {
 pub fn start(start: Start) -> (Control, JoinHandle<()>) {
     let (tell, messages) = mpsc::channel(QUEUE);
     let (want, wanted) = watch::channel(Arc::default());
-    let (saver, saved) = saver::start(start.state_file, Arc::clone(&start.telemetry));
+    let pen = Arc::new(Mutex::new(()));
+    let frozen = match start.begin {
+        Begin::AtOnce => None,
+        // Nobody else has it yet.
+        Begin::AfterHandOver => Arc::clone(&pen).try_lock_owned().ok().map(Frozen::new),
+    };
+    let (saver, saved) = saver::start(start.state_file, Arc::clone(&pen), Arc::clone(&start.telemetry));
     let control = Control {
         tell,
         table: Arc::default(),
@@ -50,6 +70,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         readiness: Arc::default(),
         wanted,
         saved,
+        pen,
     };
     let mut task = Task {
         desired: Desired::restored(start.saved),
@@ -64,8 +85,9 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         parts: BTreeMap::new(),
         known_problems: BTreeSet::new(),
         batch: Batch::default(),
+        frozen,
     };
-    task.take(Message::Config(start.config));
+    task.take_config(start.config);
     task.finish_batch();
     (control, tokio::spawn(task.run(messages)))
 }
@@ -84,6 +106,22 @@ struct Task {
     /// Problems of routes that were logged and are still there.
     known_problems: BTreeSet<Problem>,
     batch: Batch,
+    /// Another process has the state.
+    frozen: Option<Frozen>,
+}
+
+/// The state while another process has it.
+struct Frozen {
+    /// Keeps the saver from writing.
+    _pen: Pen,
+    /// A config that came meanwhile.
+    config: Option<RoutesConfig>,
+}
+
+impl Frozen {
+    fn new(pen: Pen) -> Self {
+        Self { _pen: pen, config: None }
+    }
 }
 
 /// What has been taken in since the last table.
@@ -121,7 +159,10 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Config(config) => self.take_config(config),
+            Message::Config(config) => match &mut self.frozen {
+                Some(frozen) => frozen.config = Some(config),
+                None => self.take_config(config),
+            },
             Message::Cluster(change) => {
                 if let ClusterChange::NamespaceForgotten(gone) = &change {
                     // Nobody watches there any more, so nobody will say that the trouble is over.
@@ -143,28 +184,53 @@ impl Task {
                 self.batch.problems_changed = true;
             }
             Message::Touched(services) => self.batch.touched.services.extend(services),
+            // One who does not wait for the answer any more needs none.
+            Message::Weights { reply, .. } if self.frozen.is_some() => {
+                drop(reply.send(Err(ChangeError::HandedOver)));
+            }
             Message::Weights { route, change, request, reply } => {
-                self.batch.urgent = true;
-                let changed = match change {
-                    WeightChange::Set(asked) => self.desired.set_weights(&route, &asked, request),
-                    WeightChange::Undo(to) => self.desired.undo(&route, to, request),
-                };
-                match (changed, route.parse::<RouteName>()) {
-                    (Ok(touched), Ok(name)) => {
-                        self.batch.weights_changed |= !touched.is_empty();
-                        touched.routes.iter().for_each(|route| self.log_weights(route));
-                        self.batch.touched.merge(touched);
-                        self.batch.replies.push((name, reply));
-                    }
-                    (Err(error), _) => drop(reply.send(Err(error))),
-                    (Ok(_), Err(_)) => drop(reply.send(Err(self.desired.unknown_route(&route)))),
-                }
+                self.take_weights(&route, change, request, reply);
             }
             Message::History { route, reply } => {
                 self.batch.urgent = true;
                 let weights = route.parse::<RouteName>().ok().and_then(|name| self.desired.weights(&name));
                 let _ = reply.send(weights.map(|w| w.history().cloned().collect()));
             }
+            Message::HandOver { pen, reply } => {
+                if reply.send(self.desired.to_saved()).is_ok() {
+                    self.frozen = Some(Frozen::new(pen));
+                }
+            }
+            Message::TakeOver { state, reply } => {
+                let touched = self.desired.restore(state, Timestamp::from(SystemTime::now()));
+                self.batch.touched.merge(touched);
+                self.batch.weights_changed = true;
+                self.finish_batch();
+                let _ = reply.send(());
+            }
+            Message::Thaw => {
+                if let Some(config) = self.frozen.take().and_then(|frozen| frozen.config) {
+                    self.take_config(config);
+                }
+            }
+        }
+    }
+
+    fn take_weights(&mut self, route: &str, change: WeightChange, request: Request, reply: Reply) {
+        self.batch.urgent = true;
+        let changed = match change {
+            WeightChange::Set(asked) => self.desired.set_weights(route, &asked, request),
+            WeightChange::Undo(to) => self.desired.undo(route, to, request),
+        };
+        match (changed, route.parse::<RouteName>()) {
+            (Ok(touched), Ok(name)) => {
+                self.batch.weights_changed |= !touched.is_empty();
+                touched.routes.iter().for_each(|route| self.log_weights(route));
+                self.batch.touched.merge(touched);
+                self.batch.replies.push((name, reply));
+            }
+            (Err(error), _) => drop(reply.send(Err(error.into()))),
+            (Ok(_), Err(_)) => drop(reply.send(Err(self.desired.unknown_route(route).into()))),
         }
     }
 
@@ -241,7 +307,7 @@ impl Task {
             let done = match table.route(name.as_str()) {
                 Some(route) => Ok(Done { route: Arc::clone(route), state: self.saver.last() }),
                 // A config that came in the same moment took the route away.
-                None => Err(self.desired.unknown_route(name.as_str())),
+                None => Err(self.desired.unknown_route(name.as_str()).into()),
             };
             // One who does not wait for the answer any more needs none.
             let _ = reply.send(done);
@@ -278,7 +344,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ClusterKind;
+    use crate::model::{Balance, ClusterKind, OnEmpty, RouteSpec, VersionSpec};
 
     #[tokio::test]
     async fn the_problems_of_a_namespace_go_with_its_watches() {
@@ -287,6 +353,7 @@ mod tests {
             saved: SavedState::default(),
             state_file: None,
             telemetry: Arc::new(Telemetry::new().unwrap()),
+            begin: Begin::AtOnce,
         });
         for namespace in ["web", "gone"] {
             let problem = Problem::new(format!("trouble in {namespace}"), "wait");
@@ -302,5 +369,68 @@ mod tests {
         };
         let patience = Duration::from_secs(20);
         tokio::time::timeout(patience, only_of_web).await.expect("the namespace's problems are gone");
+    }
+
+    #[tokio::test]
+    async fn a_state_that_is_handed_over_is_frozen_here_and_lives_on_there() {
+        let routes = |weight: &str| {
+            let version = |name: &str, weight: &str| VersionSpec {
+                name: name.parse().unwrap(),
+                selector: None,
+                backend: None,
+                weight: Some(weight.parse().unwrap()),
+            };
+            let spec = RouteSpec {
+                name: "shop".parse().unwrap(),
+                hosts: Vec::new(),
+                paths: Vec::new(),
+                backend: crate::state::samples::backend("svc:80"),
+                versions: vec![version("v1", "0"), version("v2", weight)],
+                on_empty: OnEmpty::Spill,
+                balance: Balance::LeastRequest,
+                traffic: crate::model::Traffic::default(),
+                debug_headers: false,
+            };
+            RoutesConfig { routes: vec![spec], statics: None }
+        };
+        let process = |begin| {
+            start(Start {
+                config: routes("1"),
+                saved: SavedState::default(),
+                state_file: None,
+                telemetry: Arc::new(Telemetry::new().unwrap()),
+                begin,
+            })
+        };
+        let ask = |control: &Control, percent: &str| {
+            let weights = BTreeMap::from([("v2".to_owned(), percent.parse().unwrap())]);
+            let request = Request {
+                source: crate::state::Source::Admin,
+                who: None,
+                reason: None,
+                expected: None,
+                at: Timestamp::default(),
+            };
+            let control = control.clone();
+            async move { control.set_weights("shop", weights, request).await }
+        };
+        let (old, _old_task) = process(Begin::AtOnce);
+        let (new, _new_task) = process(Begin::AfterHandOver);
+        assert!(
+            matches!(ask(&new, "9").await, Err(ChangeError::HandedOver)),
+            "it has no state of its own yet"
+        );
+        assert_eq!(ask(&old, "5").await.unwrap().revision.0, 2);
+        let state = old.hand_over().await.unwrap();
+        assert!(matches!(ask(&old, "6").await, Err(ChangeError::HandedOver)));
+        old.config(routes("8")).await;
+        new.take_over(state).await;
+        assert_eq!(new.table().load().route("shop").unwrap().revision.0, 2, "live before it is thawed");
+        new.thaw().await;
+        assert_eq!(ask(&new, "7").await.unwrap().revision.0, 3);
+        // If the old one goes on after all, what came meanwhile counts.
+        assert_eq!(old.table().load().route("shop").unwrap().revision.0, 2);
+        old.thaw().await;
+        assert_eq!(ask(&old, "10").await.unwrap().revision.0, 4, "the config's change was the third");
     }
 }

@@ -110,6 +110,10 @@ tokens! {
         Redirect = "redirect",
         /// 405: the method is not for a router (CONNECT, TRACE).
         MethodNotAllowed = "method-not-allowed",
+        /// 503: the router has no descriptor left for a connection to a pod.
+        Overloaded = "overloaded",
+        /// 503: the router stops, and `drain.timeout` passed before the answer came.
+        DrainTimeout = "drain-timeout",
         /// 500: a fault of Serinus itself.
         Internal = "internal",
     }

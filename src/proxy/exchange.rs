@@ -1,7 +1,10 @@
 //! One request, from its head to the end of its answer: routed, tried on one pod after the other, answered.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -37,15 +40,28 @@ pub(super) struct Exchange<'a, D> {
 impl<D: Downstream> Exchange<'_, D> {
     /// Serves a request that passed every check of `wire`.
     pub(super) async fn serve(&mut self, head: &mut RequestHead, length: Length) {
-        let mut request = Request::new();
-        if self.gateway.is_closing() {
+        let (gateway, client) = (self.gateway, self.client);
+        let mut entry = Entry { gateway, client, head, request: Request::new(), ended: false };
+        if gateway.is_closing() {
             self.down.close_after();
         }
-        let failure = self.forward(head, length, &mut request).await.err();
-        if let Some((status, reason)) = failure {
-            self.answer(status, reason, None, Some(head), &mut request).await;
+        let forwarded = unless_cut(gateway, self.forward(entry.head, length, &mut entry.request)).await;
+        let failure = match forwarded {
+            Some(forwarded) => forwarded.err(),
+            None => Some((answer::status(AnswerReason::DrainTimeout), AnswerReason::DrainTimeout)),
+        };
+        match failure {
+            Some((status, reason)) if entry.request.status == 0 => {
+                self.answer(status, reason, None, Some(entry.head), &mut entry.request).await;
+            }
+            Some((_, reason)) => {
+                // What was begun is cut.
+                entry.request.answer = Some(reason);
+                self.down.close_after();
+            }
+            None => {}
         }
-        self.gateway.ended(self.client, Some(head), &mut request);
+        entry.end();
     }
 
     /// Answers what is not a request that can be served.
@@ -320,6 +336,48 @@ async fn leave(routed: &Routed) -> Option<RetryPermit> {
         }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(SLOWEST_BUDGET_PAUSE);
+    }
+}
+
+/// Ends as `future` does; or with nothing, once the router waits for no request any more.
+async fn unless_cut<T>(gateway: &Gateway, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if gateway.is_cut() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// A request that is counted and logged at its end, whichever way that comes: its connection may be dropped with it.
+struct Entry<'a> {
+    gateway: &'a Gateway,
+    client: &'a Client,
+    head: &'a mut RequestHead,
+    request: Request,
+    ended: bool,
+}
+
+impl Entry<'_> {
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.gateway.ended(self.client, Some(self.head), &mut self.request);
+        }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let cut = self.gateway.is_cut().then_some(AnswerReason::DrainTimeout);
+        self.request.answer = self.request.answer.or(cut);
+        if self.request.status == 0 {
+            self.request.status = cut.map_or(failure::CLIENT_CLOSED, answer::status);
+        }
+        self.end();
     }
 }
 

@@ -39,6 +39,9 @@ pub(super) enum ConnectFailure {
     /// It took too long.
     #[error("it took too long")]
     Timeout,
+    /// This process has no descriptor left, which is not the pod's fault.
+    #[error("the router is out of descriptors: {0}")]
+    Shortage(std::io::Error),
     /// There is no TLS with the pod.
     #[error("{0}")]
     Tls(TlsError),
@@ -64,6 +67,8 @@ impl Failure {
     /// On which terms a request with this method may be tried once more.
     pub(super) fn again(&self, method: &Method) -> Again {
         match self {
+            // Another pod would need a descriptor as well.
+            Self::Connect(ConnectFailure::Shortage(_)) => Again::Never,
             Self::Connect(_) | Self::Upstream(UpstreamError::NotTaken) => Again::NotSeen,
             Self::Upstream(UpstreamError::NoAnswer) if method.is_idempotent() => Again::WithinBudget,
             Self::Status(_) => Again::Granted,
@@ -74,7 +79,7 @@ impl Failure {
     /// How the pod failed; nothing when the fault is not its own.
     pub(super) fn kind(&self) -> Option<FailureKind> {
         match self {
-            Self::Client(_) | Self::Status(_) => None,
+            Self::Client(_) | Self::Status(_) | Self::Connect(ConnectFailure::Shortage(_)) => None,
             Self::Connect(_) => Some(FailureKind::Connect),
             Self::Timeout => Some(FailureKind::Timeout),
             Self::Upstream(UpstreamError::Protocol(_)) => Some(FailureKind::Protocol),
@@ -89,8 +94,8 @@ impl Failure {
         match self {
             Self::Client(_) => AttemptOutcome::Abandoned,
             Self::Connect(ConnectFailure::Refused) => AttemptOutcome::Refused,
-            // This machine has no descriptor, port or memory for it: nothing is known of the pod.
-            Self::Connect(ConnectFailure::Io(error)) if is_ours(error) => AttemptOutcome::Abandoned,
+            // This machine has no descriptor for it: nothing is known of the pod.
+            Self::Connect(ConnectFailure::Shortage(_)) => AttemptOutcome::Abandoned,
             Self::Connect(_) => AttemptOutcome::Failed(FailureKind::Connect),
             // Both sides may close a kept connection at any time: nobody's fault (semantics §4.2).
             Self::Upstream(UpstreamError::NotTaken | UpstreamError::NoAnswer) if reused => {
@@ -109,20 +114,13 @@ impl Failure {
             Self::Client(ClientError::Gone) => None,
             Self::Client(ClientError::TooSlow) => Some((408, AnswerReason::ClientTimeout)),
             Self::Client(ClientError::Refused(refused)) => Some(answer_to(*refused)),
+            Self::Connect(ConnectFailure::Shortage(_)) => Some((503, AnswerReason::Overloaded)),
             Self::Connect(_) => Some((502, AnswerReason::ConnectFailed)),
             Self::Timeout | Self::Status(_) => Some((504, AnswerReason::Timeout)),
             Self::Upstream(UpstreamError::Protocol(_)) => Some((502, AnswerReason::UpstreamProtocol)),
             Self::Upstream(_) => Some((502, AnswerReason::UpstreamReset)),
         }
     }
-}
-
-/// Whether a connection failed for want of something on this machine.
-fn is_ours(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory};
-    // EMFILE and ENFILE, which have no kind of their own.
-    matches!(error.raw_os_error(), Some(24 | 23))
-        || matches!(error.kind(), AddrInUse | AddrNotAvailable | OutOfMemory)
 }
 
 /// The answer to a request that is refused for what it is.
@@ -136,4 +134,17 @@ pub(super) fn answer_to(refused: Refused) -> (u16, AnswerReason) {
         _ => return (400, AnswerReason::BadRequest),
     };
     (refused.status, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_no_pods_fault_and_not_tried_again() {
+        let error = std::io::Error::from_raw_os_error(24);
+        let failure = Failure::Connect(ConnectFailure::Shortage(error));
+        assert_eq!((failure.kind(), failure.answer()), (None, Some((503, AnswerReason::Overloaded))));
+        assert_eq!(failure.again(&Method::GET), Again::Never);
+    }
 }

@@ -49,6 +49,8 @@ pub struct Gateway {
     pub(super) pools: Arc<Pools>,
     /// The router is stopping: answers say that the connection ends (semantics §4.5).
     closing: AtomicBool,
+    /// The router waits for no request any more: each ends as it is.
+    cut: AtomicBool,
     /// Told when it begins to stop.
     pub(super) farewell: CancellationToken,
 }
@@ -62,6 +64,7 @@ impl Gateway {
             options,
             pools: Arc::default(),
             closing: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             farewell: CancellationToken::new(),
         }
     }
@@ -75,6 +78,16 @@ impl Gateway {
     /// Whether connections end with their next answer.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// From now on no request is waited for.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no request is waited for any more.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Finds the route and the version; or the reason to answer at once.

@@ -17,7 +17,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -49,13 +48,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// What came of a connection for a check.
-pub enum Connected {
-    /// HTTP can be spoken on it.
-    Ready(Box<dyn Stream>),
-    /// It is open, and nothing more can be asked on it.
-    Only,
-}
+/// A connection for a check.
+pub type Connected = Box<dyn Stream>;
 
 /// Connects to endpoints, TLS included where they have it.
 pub trait Connector: Send + Sync + 'static {
@@ -65,23 +59,6 @@ pub trait Connector: Send + Sync + 'static {
         endpoint: Arc<Endpoint>,
         address: SocketAddr,
     ) -> BoxFuture<'static, io::Result<Connected>>;
-}
-
-/// Connects without TLS; endpoints that have it are only connected to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PlainConnector;
-
-impl Connector for PlainConnector {
-    fn connect(
-        &self,
-        endpoint: Arc<Endpoint>,
-        address: SocketAddr,
-    ) -> BoxFuture<'static, io::Result<Connected>> {
-        Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            Ok(if endpoint.tls.is_some() { Connected::Only } else { Connected::Ready(Box::new(stream)) })
-        })
-    }
 }
 
 /// Checks the endpoints of every route that has a `healthCheck`, as the table tells, for ever; tells with `changed` of what
@@ -259,12 +236,12 @@ impl Check {
         address.set_port(self.settings.port.unwrap_or(address.port()));
         let exchange = async {
             let connected = connector.connect(Arc::clone(endpoint), address).await?;
-            match (connected, endpoint.protocol) {
-                (Connected::Ready(stream), Protocol::Http1) => {
+            match endpoint.protocol {
+                Protocol::Http1 => {
                     let host = self.settings.host.clone().unwrap_or_else(|| address.to_string());
-                    status(stream, &self.settings.path, &host).await
+                    status(connected, &self.settings.path, &host).await
                 }
-                (Connected::Only, _) | (_, Protocol::H2c) => Ok(200),
+                Protocol::H2c => Ok(200),
             }
         };
         matches!(timeout(self.settings.timeout, exchange).await, Ok(Ok(200..400)))

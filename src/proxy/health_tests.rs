@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 
+use tokio::net::TcpStream;
+
 use super::*;
 use crate::model::{
     BackendRef, Balance, Labels, Moment, OnEmpty, Outliers, RouteSpec, StaticEndpoint, Timestamp, Traffic,
     VersionSpec,
 };
+use crate::proxy::PodConnector;
 use crate::routing::{Compiler, EndpointState};
 use crate::state::{Desired, Touched};
 
@@ -139,7 +142,7 @@ async fn s2_5_pods_that_fail_their_checks_are_set_aside_until_they_do_not() {
     let telemetry = Arc::new(Telemetry::new().unwrap());
     let checking = check_health(
         Arc::clone(&world.table),
-        Arc::new(PlainConnector),
+        Arc::new(PodConnector::default()),
         telemetry,
         move |_: &[ServiceKey]| {
             let _ = tell.send(());
@@ -190,7 +193,8 @@ async fn check(answer: &'static [u8], settings: HealthCheck) -> (bool, String) {
         let _ = stream.read_u8().await;
         request
     };
-    let (well, request) = tokio::join!(wanted[0].ask(&PlainConnector), asked);
+    let connector = PodConnector::default();
+    let (well, request) = tokio::join!(wanted[0].ask(&connector), asked);
     (well, request.replace(&address.to_string(), "ADDRESS"))
 }
 
@@ -277,7 +281,8 @@ async fn s2_5_endpoints_that_speak_something_else_are_only_connected_to() {
             stream.read_to_end(&mut heard).await.unwrap();
             heard
         };
-        let (well, heard) = tokio::join!(wanted[0].ask(&PlainConnector), heard);
+        let connector = PodConnector::default();
+        let (well, heard) = tokio::join!(wanted[0].ask(&connector), heard);
         assert_eq!((well, heard), (true, Vec::new()));
     }
 }

@@ -1,41 +1,26 @@
-//! Listeners: accepting connections, and stopping without losing one (semantics §4.5).
-//!
-//! When told to stop, a listener goes on accepting for `drain.delay`, so that those who have not heard yet lose nothing; the
-//! wait after it ends as soon as the last request has.
+//! Listening sockets: bound, taken over from the process before, and closed without losing a connection.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Weak};
 
-use prometheus::core::{AtomicI64, GenericGauge};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use socket2::{SockFilter, SockRef};
+use tokio::net::TcpListener;
 
 use crate::model::Edge;
-use crate::telemetry::Telemetry;
 use crate::tls::ListenerCertificates;
 
-use super::Gateway;
-use super::connection::{self, Client, Site};
-use super::pool::Pools;
-
 /// Connections that wait to be accepted.
-const BACKLOG: u32 = 4096;
-/// How long after the last connection was taken its request may take to come.
-const LAST_REQUESTS: Duration = Duration::from_millis(250);
-/// How long to wait when no connection can be accepted (out of file descriptors, for one).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const BACKLOG: u32 = 4096;
 
 /// A bound listener.
 #[derive(Debug)]
 pub struct Listener {
-    name: String,
-    socket: TcpListener,
+    pub(super) name: String,
+    pub(super) socket: Arc<TcpListener>,
+    pub(super) edge: Arc<Edge>,
     address: SocketAddr,
-    edge: Arc<Edge>,
-    certificates: Option<Arc<ListenerCertificates>>,
+    pub(super) certificates: Option<Arc<ListenerCertificates>>,
 }
 
 /// Why a listener could not be bound.
@@ -65,7 +50,22 @@ impl Listener {
         let address = addresses.next().ok_or_else(missing)?;
         let socket = listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { name: name.to_owned(), socket, address, edge: Arc::new(edge), certificates: None })
+        Ok(Self::on(name, socket, address, edge))
+    }
+
+    /// A listener on a socket that listens already: the process before had it.
+    ///
+    /// # Errors
+    /// When the runtime cannot take it in.
+    pub fn inherited(name: &str, socket: std::net::TcpListener, edge: Edge) -> std::io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        Ok(Self::on(name, TcpListener::from_std(socket)?, address, edge))
+    }
+
+    fn on(name: &str, socket: TcpListener, address: SocketAddr, edge: Edge) -> Self {
+        let (socket, edge) = (Arc::new(socket), Arc::new(edge));
+        Self { name: name.to_owned(), socket, address, edge, certificates: None }
     }
 
     /// The same listener, speaking TLS with these.
@@ -84,6 +84,32 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What hands its socket to another process, for as long as it listens.
+    #[must_use]
+    pub fn shared(&self) -> SharedSocket {
+        SharedSocket::new(Arc::downgrade(&self.socket))
+    }
+}
+
+/// A listening socket that another process may be given.
+#[derive(Clone, Debug)]
+pub struct SharedSocket(Weak<TcpListener>);
+
+impl SharedSocket {
+    /// This socket, for as long as it has its owner.
+    #[must_use]
+    pub fn new(socket: Weak<TcpListener>) -> Self {
+        Self(socket)
+    }
+
+    /// A further descriptor of the socket; nothing once it listens no more.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn duplicate(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.0.upgrade().map(|socket| socket.as_fd().try_clone_to_owned()).transpose()
     }
 }
 
@@ -110,169 +136,29 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// How a stop goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Drain {
-    /// How long new connections are still taken after the word to stop.
-    pub delay: Duration,
-    /// How long requests that were taken may then go on.
-    pub timeout: Duration,
+/// Lets no new handshake begin on a listening socket, while those under way end and wait to be accepted. Closing a listening
+/// socket resets what waits in its queue, and so does `shutdown` on Linux; with this the queue can be emptied before. Who is
+/// turned away here tries again by itself after a second, as TCP does, and is refused then.
+pub(super) fn take_no_more(socket: &TcpListener) -> std::io::Result<()> {
+    // In the words of the classic BPF, over the TCP header: a packet with SYN and without ACK is dropped.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    SockRef::from(socket).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
 }
 
-/// The word to stop: cloned to all who wait for it.
-#[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<bool>);
-
-impl Shutdown {
-    /// The word, and who says it.
-    #[must_use]
-    pub fn new() -> (watch::Sender<bool>, Self) {
-        let (say, hear) = watch::channel(false);
-        (say, Self(hear))
-    }
-
-    /// Waits for the word; a sayer that is gone has said it.
-    pub async fn wait(&mut self) {
-        let _ = self.0.wait_for(|said| *said).await;
-    }
-}
-
-/// A gateway on its listeners.
-pub struct Server {
-    gateway: Arc<Gateway>,
-    telemetry: Arc<Telemetry>,
-    drain: Drain,
-}
-
-impl Server {
-    /// A server for this gateway.
-    #[must_use]
-    pub fn new(gateway: Gateway, telemetry: Arc<Telemetry>, drain: Drain) -> Self {
-        Self { gateway: Arc::new(gateway), telemetry, drain }
-    }
-
-    /// Serves until told to stop, then until the last request has ended or `drain.timeout` has passed. Returns how many
-    /// connections were cut.
-    pub async fn run(self, listeners: Vec<Listener>, mut shutdown: Shutdown) -> usize {
-        let (say_closed, closed) = watch::channel(false);
-        let leave = CancellationToken::new();
-        let connections = TaskTracker::new();
-        let accepting = TaskTracker::new();
-        let sweeping = tokio::spawn(Pools::sweep(Arc::downgrade(&self.gateway.pools)));
-        for listener in listeners {
-            let accept = Accept {
-                gateway: Arc::clone(&self.gateway),
-                site: Arc::new(Site {
-                    edge: Arc::clone(&listener.edge),
-                    certificates: listener.certificates.clone(),
-                }),
-                open: self.telemetry.connections(&listener.name),
-                errors: self.telemetry.accept_errors(&listener.name),
-                places: Arc::new(Semaphore::new(listener.edge.connections)),
-                connections: connections.clone(),
-                leave: leave.clone(),
-            };
-            accepting.spawn(accept.run(listener, closed.clone()));
-        }
-        accepting.close();
-        shutdown.wait().await;
-        // Connections end with their next answer from now on, and new ones are still taken.
-        self.gateway.close();
-        tokio::time::sleep(self.drain.delay).await;
-        say_closed.send_replace(true);
-        accepting.wait().await;
-        connections.close();
-        // One that was taken at the last moment has its request still on the way.
-        let _ = tokio::time::timeout(LAST_REQUESTS, connections.wait()).await;
-        // Connections that wait for a request are closed now; requests that run go on.
-        leave.cancel();
-        let _ = tokio::time::timeout(self.drain.timeout, connections.wait()).await;
-        sweeping.abort();
-        connections.len()
-    }
-}
-
-struct Accept {
-    gateway: Arc<Gateway>,
-    site: Arc<Site>,
-    open: GenericGauge<AtomicI64>,
-    errors: prometheus::IntCounter,
-    /// One for each connection that may be open.
-    places: Arc<Semaphore>,
-    connections: TaskTracker,
-    leave: CancellationToken,
-}
-
-impl Accept {
-    async fn run(self, listener: Listener, mut closed: watch::Receiver<bool>) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.accept(&listener) => accepted,
-                _ = closed.wait_for(|closed| *closed) => break,
-            };
-            match accepted {
-                Ok(connection) => self.serve(connection),
-                Err(error) => {
-                    self.errors.inc();
-                    // A connection that ended while it waited is no reason to pause; a lack of descriptors is.
-                    if !is_of_the_connection(&error) {
-                        tracing::warn!(%error, listener = listener.name, "no connection can be accepted: raise the limit of open files, or add replicas");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        }
-        // What the kernel took before the end was accepted from the client's point of view: serve it as well.
-        while let Ok(Ok(connection)) =
-            tokio::time::timeout(Duration::from_millis(1), self.accept(&listener)).await
-        {
-            self.serve(connection);
-        }
-    }
-
-    /// The next connection, once there is a place for it.
-    async fn accept(&self, listener: &Listener) -> std::io::Result<Accepted> {
-        // The semaphore is never closed.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let (socket, peer) = listener.socket.accept().await?;
-        Ok(Accepted { socket, peer, place })
-    }
-
-    fn serve(&self, Accepted { socket, peer, place }: Accepted) {
-        let (gateway, leave) = (Arc::clone(&self.gateway), self.leave.clone());
-        let client = Client::new(peer.ip().to_canonical(), Arc::clone(&self.site));
-        let open = OpenConnection::new(&self.open);
-        self.connections.spawn(async move {
-            let _open = (open, place);
-            connection::serve(gateway, client, socket, leave).await;
-        });
-    }
-}
-
-/// A connection that was accepted.
-struct Accepted {
-    socket: TcpStream,
-    peer: SocketAddr,
-    place: Option<OwnedSemaphorePermit>,
-}
-
-fn is_of_the_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-/// Counts a connection for as long as it is open.
-struct OpenConnection(GenericGauge<AtomicI64>);
-
-impl OpenConnection {
-    fn new(gauge: &GenericGauge<AtomicI64>) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+/// Lets handshakes begin again, on a socket that the process before it had done with.
+pub(super) fn take_again(socket: &TcpListener) {
+    // Fails where there is no filter, which is as it should be.
+    let _ = SockRef::from(socket).detach_filter();
 }

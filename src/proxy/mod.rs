@@ -7,6 +7,7 @@
 //!
 //! A request keeps the [`Route`](crate::routing::Route) it started with, retries included, whatever is published meanwhile.
 
+mod accept;
 mod answer;
 mod connect;
 mod connection;
@@ -22,8 +23,12 @@ mod proxy_protocol;
 mod relay;
 mod replay;
 mod request;
+mod roster;
+mod server;
 
+pub use connect::PodConnector;
 pub use gateway::{Gateway, GatewayOptions, Published};
-pub use health::{Connected, Connector, PlainConnector, Stream, check_health};
-pub use listener::{BindError, Drain, Listener, Server, Shutdown};
+pub use health::{Connected, Connector, Stream, check_health};
+pub use listener::{BindError, Listener, SharedSocket};
 pub use probe::{SetAside, watch_set_aside};
+pub use server::{Drain, Server, Shutdown, Stop};

@@ -140,6 +140,14 @@ impl Pools {
         })
     }
 
+    /// Closes every idle connection.
+    pub(super) fn close_idle(&self) {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in known.iter().filter_map(Weak::upgrade) {
+            while pool.pop().is_some() {}
+        }
+    }
+
     /// Looks through all of them, again and again, for as long as somebody else has them.
     pub(super) async fn sweep(pools: Weak<Self>) {
         loop {

@@ -88,6 +88,16 @@ impl Desired {
         Self { retired: saved.routes, ..Self::default() }
     }
 
+    /// Takes another process's weights and histories in place of these, as at a start: the config's weights count where they
+    /// differ from those last seen in it.
+    pub fn restore(&mut self, saved: SavedState, at: Timestamp) -> Touched {
+        self.weights.clear();
+        self.retired = saved.routes;
+        let routes = self.routes.iter().map(|route| RouteSpec::clone(route)).collect();
+        let statics = self.statics.take();
+        self.set_routes(routes, statics, at).0
+    }
+
     /// The routes, in the order of the config.
     #[must_use]
     pub fn routes(&self) -> &[Arc<RouteSpec>] {

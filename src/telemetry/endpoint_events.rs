@@ -1,9 +1,9 @@
 //! What happens to endpoints: each event is one log line, as far as there are not too many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::model::{EndpointId, RouteName, SetAsideReason, VersionName};
+use crate::model::{EndpointId, Moment, RouteName, SetAsideReason, VersionName};
 
 use super::Telemetry;
 
@@ -53,8 +53,7 @@ pub(super) struct LineLimit {
 impl LineLimit {
     /// Whether an event may have a line now; then with how many before it had none.
     fn next(&self) -> Option<u64> {
-        let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.next_in(second)
+        self.next_in(Moment::of(Instant::now()).millis() / 1_000)
     }
 
     fn next_in(&self, second: u64) -> Option<u64> {

@@ -64,6 +64,37 @@ impl Telemetry {
         tracing::info!("no longer: {}", problem.message);
     }
 
+    /// A listener cannot accept connections, for something is lacking.
+    pub fn cannot_accept(&self, listener: &str, error: &dyn std::fmt::Display) {
+        tracing::warn!(
+            listener,
+            %error,
+            "connections cannot be accepted, and wait; idle ones are closed to make room: raise the limit of open files, or \
+             add replicas"
+        );
+    }
+
+    /// A listener accepts connections again, after it could not.
+    pub fn accepting_again(&self, listener: &str) {
+        tracing::info!(listener, "connections are accepted again");
+    }
+
+    /// Every place for a connection of a listener is taken; further ones wait.
+    pub fn connection_limit_reached(&self, listener: &str, open: i64) {
+        self.connection_limits.with_label_values(&[listener]).inc();
+        tracing::warn!(
+            listener,
+            open,
+            "no more connections are taken at once: further ones wait, and idle ones are closed; raise the listener's limit \
+             or that of open files, or add replicas"
+        );
+    }
+
+    /// There are places again.
+    pub fn below_connection_limit(&self, listener: &str) {
+        tracing::info!(listener, "there is room for connections again");
+    }
+
     /// The state was written.
     pub fn state_saved(&self) {
         self.state_saves.with_label_values(&[SUCCESS]).inc();

@@ -42,6 +42,12 @@ pub const ACTIVE_REQUESTS: Name = Name("serinus_active_requests", "Requests bein
 /// `serinus_route_problems`: route.
 pub const PROBLEMS: Name = Name("serinus_route_problems", "Problems of a route that `status` shows.");
 
+/// `serinus_connection_limit_reached_total`: listener.
+const LIMIT_REACHED: Name = Name(
+    "serinus_connection_limit_reached_total",
+    "Times that every place for a client's connection was taken.",
+);
+
 /// A metric's name and help text.
 #[derive(Clone, Copy, Debug)]
 pub struct Name(pub &'static str, pub &'static str);
@@ -60,6 +66,7 @@ pub struct Telemetry {
     pub(super) certificate_expiry: IntGaugeVec,
     connections: IntGaugeVec,
     accept_errors: IntCounterVec,
+    pub(super) connection_limits: IntCounterVec,
     dropped_lines: IntCounter,
     access_log: OnceLock<ErrorCounter>,
     pub(super) endpoint_lines: LineLimit,
@@ -78,6 +85,12 @@ fn compile_seconds() -> Result<Histogram, prometheus::Error> {
     Histogram::with_opts(
         HistogramOpts::new("serinus_table_compile_seconds", help).buckets(COMPILE_BUCKETS.to_vec()),
     )
+}
+
+fn dropped_lines() -> Result<IntCounter, prometheus::Error> {
+    let help =
+        "Lines of the access log that were dropped because they came faster than they could be written.";
+    IntCounter::new("serinus_access_log_dropped_total", help)
 }
 
 impl Telemetry {
@@ -105,10 +118,7 @@ impl Telemetry {
         registry.register(Box::new(generation.clone()))?;
         registry.register(Box::new(swaps.clone()))?;
         registry.register(Box::new(compile_seconds.clone()))?;
-        let dropped_lines = IntCounter::new(
-            "serinus_access_log_dropped_total",
-            "Lines of the access log that were dropped because they came faster than they could be written.",
-        )?;
+        let dropped_lines = dropped_lines()?;
         registry.register(Box::new(dropped_lines.clone()))?;
         let build = gauges("serinus_build_info", "1, with the version of Serinus.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -153,6 +163,7 @@ impl Telemetry {
                 "Connections that could not be accepted (out of file descriptors, for one).",
                 &["listener"],
             )?,
+            connection_limits: counters(LIMIT_REACHED.0, LIMIT_REACHED.1, &["listener"])?,
             dropped_lines,
             access_log: OnceLock::new(),
             endpoint_lines: LineLimit::default(),

@@ -81,6 +81,7 @@ impl Router {
             saved: Default::default(),
             state_file: None,
             telemetry: Arc::clone(&telemetry),
+            begin: Default::default(),
         });
         let listener = admin::bind("localhost:0").await.unwrap();
         let address = listener.address();
@@ -221,8 +222,13 @@ async fn probes_follow_the_readiness() {
 async fn a_router_that_waits_for_the_cluster_is_not_ready() {
     let config = RoutesConfig { statics: None, ..config() };
     let telemetry = Arc::new(Telemetry::new().unwrap());
-    let start =
-        Start { config, saved: Default::default(), state_file: None, telemetry: Arc::clone(&telemetry) };
+    let start = Start {
+        config,
+        saved: Default::default(),
+        state_file: None,
+        telemetry: Arc::clone(&telemetry),
+        begin: Default::default(),
+    };
     let (control, _) = control::start(start);
     let listener = admin::bind("127.0.0.1:0").await.unwrap();
     let address = listener.address();
@@ -519,7 +525,9 @@ async fn pages_of_other_origins_and_foreign_hosts_are_kept_out() {
 async fn with_a_token_file_writes_need_the_token() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hush-hush\n").unwrap();
-    let router = Router::start(AdminOptions { token_file: Some(file.path().to_owned()) }).await;
+    let router =
+        Router::start(AdminOptions { token_file: Some(file.path().to_owned()), ..AdminOptions::default() })
+            .await;
     let weights = "PUT /api/v1/routes/shop/weights";
     let json = ("Content-Type", "application/json");
     let put = |authorization: &'static str, weight: u32| {

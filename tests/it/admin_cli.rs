@@ -150,7 +150,9 @@ async fn explain_asks_the_router() {
 async fn tokens_come_from_their_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hush\n").unwrap();
-    let router = Router::start(AdminOptions { token_file: Some(file.path().to_owned()) }).await;
+    let router =
+        Router::start(AdminOptions { token_file: Some(file.path().to_owned()), ..AdminOptions::default() })
+            .await;
     let missing = router.fails("weight shop v2=5", 1).await;
     assert!(missing.contains("--token-file"), "{missing}");
     let with = format!("weight shop v2=5 --token-file {}", file.path().display());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serinus::cli::app::Router;
 use serinus::model::{ChoiceReason, FailureKind};
-use serinus::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown};
+use serinus::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, Shutdown, Stop};
 use serinus::telemetry::Telemetry;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -102,7 +102,9 @@ async fn s4_5_a_connection_taken_at_the_last_moment_is_answered() {
     let open = router.telemetry().connections("web");
     eventually("it is taken", || (open.get() == 1).then_some(())).await;
     let stopping = tokio::spawn(router.stop());
-    while TcpStream::connect(address).await.is_ok() {}
+    // A listener that closes leaves new handshakes without an answer, until it is closed.
+    let at_once = Duration::from_millis(50);
+    while let Ok(Ok(_)) = tokio::time::timeout(at_once, TcpStream::connect(address)).await {}
     socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let answer = read_to_end(socket).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
@@ -132,7 +134,7 @@ async fn s2_2_an_endpoint_that_nobody_would_probe_is_not_set_aside() {
     let answer = client.get("a", "/").await.unwrap();
     assert_eq!((answer.status, answer.header("x-serinus-reason")), (502, "connect-failed"));
     assert!(!router.control().table().load().routes()[0].versions[0].members[0].endpoint.is_refused());
-    stop.send_replace(true);
+    stop.send_replace(Stop::Drain);
     serving.await.unwrap();
     router.stop().await;
 }

@@ -114,7 +114,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `serinus run` with this config file, and waits until it listens.
     pub(crate) async fn start(config: &Path) -> Self {
-        Self::start_as(serinus(&["run", "--config", &config.display().to_string()])).await
+        Self::spawn(serinus(&["run", "--config", &config.display().to_string()])).await
     }
 
     /// As [`Process::start`], after a shell has said `before`: limits, and signals that are not heard.
@@ -123,10 +123,11 @@ impl Process {
         let program = env!("CARGO_BIN_EXE_serinus");
         command.args(["-c", &format!("{before}; exec \"$0\" run --config \"$1\""), program]).arg(config);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self::start_as(command).await
+        Self::spawn(command).await
     }
 
-    async fn start_as(mut command: Command) -> Self {
+    /// As [`Process::start`], with this command.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
         let mut child = Ending(command.spawn().unwrap());
         let deaf = Arc::default();
         let (out, reading_out) = collect(child.0.stdout.take().unwrap(), &deaf);
@@ -155,6 +156,16 @@ impl Process {
     /// The first log line with a message that begins so.
     pub(crate) fn logged(&self, message: &str) -> Option<Value> {
         logged(&self.log, message)
+    }
+
+    /// How many log lines have a message that begins so.
+    pub(crate) fn times_logged(&self, message: &str) -> usize {
+        all_logged(&self.log, message).len()
+    }
+
+    /// Whether it runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
     }
 
     /// Every log line so far.
@@ -205,9 +216,13 @@ impl Process {
 }
 
 fn logged(log: &Lines, message: &str) -> Option<Value> {
+    all_logged(log, message).into_iter().next()
+}
+
+fn all_logged(log: &Lines, message: &str) -> Vec<Value> {
     let lines = log.lock().unwrap();
     let parsed = lines.iter().map(|line| {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("a log line is not JSON: {error}: {line}"))
     });
-    parsed.into_iter().find(|line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with(message)))
+    parsed.filter(|line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with(message))).collect()
 }
