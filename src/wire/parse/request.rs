@@ -212,7 +212,7 @@ fn take_fields(
             Kind::Host | Kind::Other if control.options.names(name.as_bytes()) => {}
             Kind::Host | Kind::Other => match edge.underscores {
                 Underscores::Pass => head.fields.append(name, value),
-                _ if !name.contains('_') => head.fields.append(name, value),
+                _ if !name.bytes().any(|byte| byte == b'_') => head.fields.append(name, value),
                 Underscores::Drop => {}
                 Underscores::Reject => return Err(Refused::bad("a field's name has an underscore")),
             },

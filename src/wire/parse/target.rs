@@ -31,17 +31,24 @@ pub fn normalise_target(raw: &str, edge: &Edge, out: &mut String) -> Result<(), 
         return Err(Refused::bad("the target does not begin with a slash"));
     }
     let (path, query) = raw.find('?').and_then(|at| raw.split_at_checked(at)).unwrap_or((raw, ""));
-    if !query.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'#' | b'<' | b'>')) {
-        return Err(NOT_ALLOWED);
+    let mut quoted = false;
+    for byte in query.bytes() {
+        match byte {
+            b'#' | b'<' | b'>' => return Err(NOT_ALLOWED),
+            b'"' => quoted = true,
+            b'!'..=b'~' => {}
+            _ => return Err(NOT_ALLOWED),
+        }
     }
     if is_as_it_should_be(path, edge)? {
         out.push_str(path);
     } else {
         rewrite(path, edge, out)?;
     }
-    for (i, piece) in query.split('"').enumerate() {
-        out.push_str(if i == 0 { "" } else { "%22" });
-        out.push_str(piece);
+    if quoted {
+        out.push_str(&query.replace('"', "%22"));
+    } else {
+        out.push_str(query);
     }
     Ok(())
 }
