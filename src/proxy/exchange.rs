@@ -1,7 +1,7 @@
 //! One request, from its head to the end of its answer: routed, tried on one pod after the other, answered.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -41,7 +41,10 @@ impl<D: Downstream> Exchange<'_, D> {
         if gateway.is_closing() {
             self.down.close_after();
         }
-        let forwarded = unless_cut(gateway, self.forward(entry.head, length, &mut entry.request)).await;
+        let forwarded = {
+            let forwarding = pin!(self.forward(entry.head, length, &mut entry.request));
+            unless_cut(gateway, forwarding).await
+        };
         let failure = match forwarded {
             Some(forwarded) => forwarded.err(),
             None => Some((answer::status(AnswerReason::DrainTimeout), AnswerReason::DrainTimeout)),
@@ -304,8 +307,7 @@ impl<D: Downstream> Exchange<'_, D> {
 }
 
 /// Ends as `future` does; or with nothing, once the router waits for no request any more.
-async fn unless_cut<T>(gateway: &Gateway, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+async fn unless_cut<T>(gateway: &Gateway, mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending if gateway.is_cut() => Poll::Ready(None),
