@@ -11,14 +11,15 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use divan::Bencher;
 use serinus::model::{
-    AddressType, BackendRef, Balance, ClusterChange, Conditions, Namespace, OnEmpty, PathMatch, Pod, PodKey,
-    PortRef, RouteSpec, Service, ServiceKey, ServicePort, Slice, SliceEndpoint, SlicePort, TargetRef,
-    Timestamp, VersionSpec,
+    AddressType, BackendRef, Balance, ClusterChange, Conditions, FailureKind, HashKey, Moment, Namespace,
+    OnEmpty, PathMatch, Pod, PodKey, PortRef, RouteSpec, Service, ServiceKey, ServicePort, Slice,
+    SliceEndpoint, SlicePort, TargetRef, Timestamp, VersionSpec,
 };
-use serinus::routing::{Compiler, Place, RoutingTable, Split};
+use serinus::routing::{AttemptOutcome, Compiler, Place, RoutingTable, Split};
 use serinus::state::{Desired, Touched};
 
 fn main() {
@@ -33,6 +34,9 @@ fn random() -> u64 {
     RNG.with_borrow_mut(|rng| rng.u64(..))
 }
 
+/// When everything here happens.
+const NOW: Moment = Moment::from_millis(1_000);
+
 /// A cluster of routes, each with a host, a Service, and pods of which every tenth is v2.
 struct World {
     desired: Desired,
@@ -43,6 +47,10 @@ struct World {
 
 impl World {
     fn new(routes: u32, pods_each: u32) -> Self {
+        Self::balanced(routes, pods_each, &Balance::LeastRequest)
+    }
+
+    fn balanced(routes: u32, pods_each: u32, balance: &Balance) -> Self {
         let namespace: Namespace = Arc::from("web");
         let mut world = World {
             desired: Desired::default(),
@@ -55,7 +63,7 @@ impl World {
             let key = ServiceKey::new(Arc::clone(&namespace), format!("svc-{route}"));
             let port = ServicePort { name: Arc::from("http"), port: 80, app_protocol: None };
             services.push((key.clone(), Service { ports: vec![port] }));
-            specs.push(spec(route, key.clone()));
+            specs.push(RouteSpec { balance: balance.clone(), ..spec(route, key.clone()) });
             let pods: Vec<_> = (0..pods_each).map(|i| pod(&namespace, route, i)).collect();
             world.slices.extend(
                 pods.chunks(100)
@@ -72,19 +80,19 @@ impl World {
         ] {
             touched.merge(world.desired.apply_cluster(change));
         }
-        let table = world.compiler.compile(&world.desired, &touched);
+        let table = world.compiler.compile(&world.desired, &touched, NOW);
         assert!(table.routes().iter().all(|r| r.problems.is_empty() && r.unassigned.is_empty()));
         world
     }
 
     fn table(&mut self) -> RoutingTable {
-        self.compiler.compile(&self.desired, &Touched::default())
+        self.compiler.compile(&self.desired, &Touched::default(), NOW)
     }
 
     fn hear(&mut self, change: ClusterChange) -> RoutingTable {
         let touched = self.desired.apply_cluster(change);
         assert!(!touched.is_empty());
-        self.compiler.compile(&self.desired, &touched)
+        self.compiler.compile(&self.desired, &touched, NOW)
     }
 }
 
@@ -146,7 +154,7 @@ fn slice(service: &ServiceKey, n: usize, pods: &[Pod], first: u32) -> Slice {
 fn decide(table: &RoutingTable, host: &str, path: &str) -> usize {
     let (route, _) = table.find(host, path).unwrap();
     let choice = route.choose(random).unwrap();
-    let in_flight = route.versions[choice.version].pick(|_| false, random).unwrap();
+    let in_flight = route.versions[choice.version].pick(Some(random()), NOW, |_| false, random).unwrap();
     in_flight.endpoint().in_flight() as usize + choice.version
 }
 
@@ -168,6 +176,53 @@ fn decision_with_port_upper_case_and_long_path(bencher: Bencher) {
     let table = World::new(1_000, 10).table();
     let path = format!("/cart{}", "/element".repeat(30));
     bencher.bench_local(|| decide(&table, black_box("Shop-7.Example.Com:8080"), black_box(&path)));
+}
+
+/// The ways to balance, by the name in the config.
+const BALANCES: [&str; 4] = ["leastRequest", "roundRobin", "peakEwma", "hash"];
+
+fn balance(name: &str) -> Balance {
+    match name {
+        "leastRequest" => Balance::LeastRequest,
+        "roundRobin" => Balance::RoundRobin,
+        "peakEwma" => Balance::PeakEwma,
+        _ => Balance::Hash(HashKey::ClientIp),
+    }
+}
+
+/// An endpoint of a version with this many pods, whose attempts all took some time.
+fn pick(bencher: Bencher, name: &str, pods: u32) {
+    let table = World::balanced(1, pods, &balance(name)).table();
+    let version = &table.routes()[0].versions[0];
+    for i in 0..10 * pods {
+        let at = version.pick(Some(random()), NOW, |_| false, random).unwrap();
+        let took = Duration::from_millis(u64::from(i % 50));
+        version.ended(&at, AttemptOutcome::Answered(200), took, NOW);
+    }
+    bencher.bench_local(|| {
+        version.pick(Some(random()), NOW, |_| false, random).map(|at| at.endpoint().in_flight())
+    });
+}
+
+#[divan::bench(args = BALANCES, sample_size = 10_000)]
+fn pick_of_10_pods(bencher: Bencher, name: &str) {
+    pick(bencher, name, 10);
+}
+
+#[divan::bench(args = BALANCES, sample_size = 10_000)]
+fn pick_of_10_000_pods(bencher: Bencher, name: &str) {
+    pick(bencher, name, 10_000);
+}
+
+/// What telling of an attempt's end costs: it went well, or it failed and the endpoint may be ejected no more.
+#[divan::bench(args = [true, false], sample_size = 10_000)]
+fn attempt_ended(bencher: Bencher, well: bool) {
+    let table = World::balanced(1, 10, &Balance::PeakEwma).table();
+    let version = &table.routes()[0].versions[0];
+    let at = version.pick(None, NOW, |_| false, random).unwrap();
+    let outcome =
+        if well { AttemptOutcome::Answered(200) } else { AttemptOutcome::Failed(FailureKind::Reset) };
+    bencher.bench_local(|| version.ended(&at, black_box(outcome), Duration::from_millis(3), NOW));
 }
 
 // Long enough that the threads do meet.
@@ -192,13 +247,19 @@ fn canary() -> Split {
 fn compile_1_000_routes_10_000_pods(bencher: Bencher) {
     let mut world = World::new(1_000, 10);
     let everything = Touched { everything: true, ..Touched::default() };
-    bencher.bench_local(|| world.compiler.compile(&world.desired, &everything));
+    bencher.bench_local(|| world.compiler.compile(&world.desired, &everything, NOW));
 }
 
 /// A pod gets a deletionTimestamp, or loses it: applied and compiled.
 #[divan::bench]
 fn recompile_after_one_pod_event(bencher: Bencher) {
     pod_event(bencher, World::new(1_000, 10));
+}
+
+/// The same where keys decide, and the ring of one version is made anew.
+#[divan::bench(args = [10, 10_000])]
+fn recompile_with_hash(bencher: Bencher, pods: u32) {
+    pod_event(bencher, World::balanced(1, pods, &balance("hash")));
 }
 
 /// The same where all pods are one Service's.

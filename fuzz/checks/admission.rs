@@ -137,7 +137,7 @@ fn target(target: &str, edge: &Edge) {
 
 fn response(bytes: &[u8], how: u8) {
     let to = [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS][usize::from(how >> 2 & 3)].clone();
-    let upgrade = how & 16 != 0;
+    let upgrade = if how & 16 == 0 { "" } else { "websocket, chat/1" };
     let Some(parsed) =
         consistent(bytes, |bytes| parse::response(bytes, &to, upgrade, &mut ResponseHead::default()))
     else {

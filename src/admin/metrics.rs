@@ -4,12 +4,11 @@
 
 use std::fmt::Write as _;
 
-use crate::model::EndpointPhase;
 use crate::routing::tally::{LATENCY_BOUNDS, LatencySnapshot, Snapshot, Unrouted};
-use crate::routing::{RoutingTable, Version};
+use crate::routing::{EndpointState, RoutingTable, Version};
 use crate::telemetry::metrics::{
-    ACTIVE_REQUESTS, EFFECTIVE_WEIGHT, ENDPOINTS, Name, PROBLEMS, REQUEST_DURATION, REQUESTS, RETRIES,
-    UNROUTED, UPSTREAM_FAILURES, WEIGHT,
+    ACTIVE_REQUESTS, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, Name, PROBLEMS, REQUEST_DURATION, REQUESTS,
+    RETRIES, UNROUTED, UPSTREAM_FAILURES, WEIGHT,
 };
 
 /// The media type of the Prometheus text format.
@@ -40,6 +39,7 @@ pub(super) fn text(table: &RoutingTable, unrouted: &Unrouted) -> String {
     requests(&mut text, &rows);
     durations(&mut text, &rows);
     failures(&mut text, &rows);
+    ejections(&mut text, &rows);
     gauges(&mut text, &rows);
     text.family(PROBLEMS, "gauge");
     for route in table.routes() {
@@ -107,6 +107,15 @@ fn failures(text: &mut Text, rows: &[Row<'_>]) {
     }
 }
 
+fn ejections(text: &mut Text, rows: &[Row<'_>]) {
+    text.family(EJECTIONS, "counter");
+    for Row { labels, counts, .. } in rows {
+        for (reason, count) in &counts.set_aside {
+            text.sample(EJECTIONS.0, &format!("{labels},reason=\"{reason}\""), count);
+        }
+    }
+}
+
 fn gauges(text: &mut Text, rows: &[Row<'_>]) {
     text.family(WEIGHT, "gauge");
     for Row { labels, version, .. } in rows {
@@ -122,15 +131,14 @@ fn gauges(text: &mut Text, rows: &[Row<'_>]) {
     }
     text.family(ENDPOINTS, "gauge");
     for Row { labels, version, .. } in rows {
-        let of =
-            |phase| version.members.iter().filter(|m| m.phase == phase && !m.endpoint.is_refused()).count();
-        let refused = version.members.iter().filter(|m| m.endpoint.is_refused()).count();
+        let of = |state| version.members.iter().filter(|m| m.state() == state).count();
         for (state, count) in [
-            ("ready", of(EndpointPhase::Ready)),
-            ("draining", of(EndpointPhase::Draining)),
-            ("ejected", refused),
-            // What does not pass its readiness probe.
-            ("unhealthy", of(EndpointPhase::Unready)),
+            ("ready", of(EndpointState::Ready)),
+            ("draining", of(EndpointState::Draining)),
+            // By what became of requests.
+            ("ejected", of(EndpointState::Ejected) + of(EndpointState::Refused)),
+            // By what was asked of it: its readiness probe, or the route's health checks.
+            ("unhealthy", of(EndpointState::Unhealthy) + of(EndpointState::Unready)),
         ] {
             text.sample(ENDPOINTS.0, &format!("{labels},state=\"{state}\""), count);
         }

@@ -1,7 +1,7 @@
 //! From the table and the tallies to what the API shows of a route.
 
-use crate::model::{EndpointPhase, PathMatch, PodKey, Problem};
-use crate::routing::{Member, Route, Version};
+use crate::model::{PathMatch, PodKey, Problem};
+use crate::routing::{EndpointState, Member, Route, Version};
 use crate::state::RevisionEntry;
 
 use super::recent::{Counts, Recent};
@@ -86,19 +86,23 @@ fn version(version: &Version, stable: bool, requests: u64, total: u64, recent: &
 }
 
 fn endpoints(members: &[Member]) -> EndpointCounts {
-    let count = |phase| members.iter().filter(|m| m.phase == phase && !m.endpoint.is_refused()).count();
+    let count = |state| members.iter().filter(|m| m.state() == state).count();
     let listed = members.iter().take(LISTED).map(|m| EndpointStatus {
         address: m.endpoint.id.address.to_string(),
         pod: m.endpoint.pod.as_ref().map(pod),
         phase: m.phase.into(),
         in_flight: m.endpoint.in_flight(),
         refused: m.endpoint.is_refused(),
+        ejected: m.standing.is_ejected(),
+        unhealthy: m.standing.is_unhealthy(),
     });
     EndpointCounts {
-        ready: count(EndpointPhase::Ready),
-        draining: count(EndpointPhase::Draining),
-        unready: count(EndpointPhase::Unready),
-        refused: members.iter().filter(|m| m.endpoint.is_refused()).count(),
+        ready: count(EndpointState::Ready),
+        draining: count(EndpointState::Draining),
+        unready: count(EndpointState::Unready),
+        refused: count(EndpointState::Refused),
+        ejected: count(EndpointState::Ejected),
+        unhealthy: count(EndpointState::Unhealthy),
         addresses: listed.collect(),
     }
 }

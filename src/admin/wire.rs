@@ -105,6 +105,14 @@ pub struct EndpointCounts {
     pub unready: usize,
     /// Refused a connection, and nothing better has been heard of them since; counted here and not above.
     pub refused: usize,
+    /// Ready, but failed too often, and set aside for a while; counted here and not above.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub ejected: usize,
+    /// Ready, but fail the route's health checks; counted here and not above.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub unhealthy: usize,
     /// Each of them, at most 100.
     pub addresses: Vec<EndpointStatus>,
 }
@@ -124,6 +132,14 @@ pub struct EndpointStatus {
     pub in_flight: u32,
     /// Whether it refused a connection.
     pub refused: bool,
+    /// Whether it failed too often, and is set aside for a while.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub ejected: bool,
+    /// Whether it fails the route's health checks.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub unhealthy: bool,
 }
 
 /// Where an endpoint is in its life, as the cluster tells it.

@@ -13,7 +13,10 @@ use crate::config::{self, ConfigErrors, Discovery, Settings, StateStore};
 use crate::control::{self, Begin, Control, RoutesConfig, StateFile};
 use crate::kubernetes::{self, ClusterAccess, WatchEvent};
 use crate::model::{ListenerTls, Problem, ServiceKey, StaticEndpoint};
-use crate::proxy::{Drain, Gateway, GatewayOptions, Refusal, Server, Shutdown, Stop, watch_refusals};
+use crate::proxy::{
+    Drain, Gateway, GatewayOptions, PodConnector, Server, SetAside, Shutdown, Stop, check_health,
+    watch_set_aside,
+};
 use crate::routing::tally::Unrouted;
 use crate::state::SavedState;
 use crate::telemetry::{AccessLog, Telemetry};
@@ -24,8 +27,8 @@ use super::handover::{GivenSocket, Taking};
 use super::limits::Budget;
 use super::sockets::Sockets;
 
-/// How many refused connections may wait to be looked at.
-const REFUSALS: usize = 256;
+/// How many endpoints that were set aside may wait to be looked at.
+const SET_ASIDE: usize = 256;
 /// How many events of the cluster may wait to be taken in.
 const CLUSTER_EVENTS: usize = 256;
 
@@ -66,7 +69,7 @@ pub(super) struct Starting {
     pub(super) control: Control,
     telemetry: Arc<Telemetry>,
     access_log: Option<AccessLog>,
-    refusals: mpsc::Sender<Refusal>,
+    set_aside: mpsc::Sender<SetAside>,
     background: Background,
     certificates: Arc<tls::Store>,
 }
@@ -111,16 +114,14 @@ impl Starting {
         if let Some(client) = cluster {
             background.extend(follow_cluster(client, &control, &telemetry));
         }
-        let (refusals, refused) = mpsc::channel(REFUSALS);
-        let changed = control.clone();
-        let probing = tokio::spawn(watch_refusals(refused, move |services| changed.touched(services)));
-        background.push(("the probing of pods", probing));
-        Ok(Self { settings, sockets, control, telemetry, access_log, refusals, background, certificates })
+        let (set_aside, watching_pods) = watch_pods(&control, certificates.connectors(), &telemetry);
+        background.extend(watching_pods);
+        Ok(Self { settings, sockets, control, telemetry, access_log, set_aside, background, certificates })
     }
 
     /// Serves.
     pub(super) fn serve(self) -> Router {
-        let Self { settings, sockets, control, telemetry, access_log, refusals, background, certificates } =
+        let Self { settings, sockets, control, telemetry, access_log, set_aside, background, certificates } =
             self;
         let to_give = sockets.to_give(&settings);
         let budget = Budget::now(&settings);
@@ -134,7 +135,7 @@ impl Starting {
         let trusted_proxies = settings.trusted_proxies.clone();
         let options = GatewayOptions {
             access_log,
-            refusals,
+            set_aside,
             unrouted: Arc::clone(&unrouted),
             trusted_proxies,
             connectors: Arc::clone(certificates.connectors()),
@@ -374,6 +375,22 @@ fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc
         }
     });
     vec![("the watch of the cluster", watching), ("the intake of cluster events", handing_on)]
+}
+
+/// Takes back the pods that were set aside, and checks the health of those that are to be checked. Whoever sets one aside says so
+/// to the sender.
+fn watch_pods(
+    control: &Control,
+    connectors: &Arc<tls::UpstreamConnectors>,
+    telemetry: &Arc<Telemetry>,
+) -> (mpsc::Sender<SetAside>, Background) {
+    let (set_aside, heard) = mpsc::channel(SET_ASIDE);
+    let to = control.clone();
+    let changed = move |services: &[ServiceKey]| to.touched(services);
+    let taking_back = tokio::spawn(watch_set_aside(heard, Arc::clone(telemetry), changed.clone()));
+    let (table, connector) = (Arc::clone(control.table()), Arc::new(PodConnector(Arc::clone(connectors))));
+    let checking = tokio::spawn(check_health(table, connector, Arc::clone(telemetry), changed));
+    (set_aside, vec![("the taking back of pods", taking_back), ("the health checks", checking)])
 }
 
 /// Follows the config file: what validates comes into force, what does not changes nothing.

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Discovery, Listener, Settings};
-use crate::model::{Balance, ClientAuth, Edge, HashKey, MinTls, Protocol, RouteSpec, Timestamp, Traffic};
+use crate::model::{
+    Balance, ClientAuth, Edge, HashKey, MinTls, Moment, Protocol, RouteSpec, Timestamp, Traffic,
+};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::Desired;
 
@@ -43,7 +45,7 @@ pub(super) fn compile(file: &Path) -> Result<RoutingTable, CliError> {
     let mut desired = Desired::default();
     let (touched, _) =
         desired.set_routes(settings.routes, statics(&settings.discovery), Timestamp::default());
-    Ok(Compiler::default().compile(&desired, &touched))
+    Ok(Compiler::default().compile(&desired, &touched, Moment::default()))
 }
 
 /// Prints the JSON Schema of the config file.

@@ -157,7 +157,8 @@ fn write_routes(routes: &[RouteStatus], problems: &[ProblemNote], out: &mut dyn 
 
 fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 11] {
     let endpoints = &version.endpoints;
-    let all = endpoints.ready + endpoints.draining + endpoints.unready + endpoints.refused;
+    let set_aside = endpoints.refused + endpoints.ejected + endpoints.unhealthy;
+    let all = endpoints.ready + endpoints.draining + endpoints.unready + set_aside;
     [
         plain(&route.name),
         plain(&version.name),

@@ -15,7 +15,15 @@ fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
         p50_ms: Some(1.5),
         p99_ms: None,
         active_requests: 0,
-        endpoints: EndpointCounts { ready, draining: 0, unready: 0, refused: 1, addresses: Vec::new() },
+        endpoints: EndpointCounts {
+            ready,
+            draining: 0,
+            unready: 0,
+            refused: 1,
+            ejected: 1,
+            unhealthy: 1,
+            addresses: Vec::new(),
+        },
     }
 }
 
@@ -52,8 +60,8 @@ fn a_line_a_version_and_the_problems_below() {
         text(&[shop()], &general),
         "\
 ROUTE  VERSION   ASKED  EFFECTIVE  MEASURED  REQUESTS  READY  ERRORS     P50  P99  REVISION
-shop   v1       99.9 %     99.9 %    99.9 %      1234    6/7       -  1.5 ms    -         7
-shop   v2        0.1 %      0.1 %    99.9 %      1234    0/1       -  1.5 ms    -         7
+shop   v1       99.9 %     99.9 %    99.9 %      1234    6/9       -  1.5 ms    -         7
+shop   v2        0.1 %      0.1 %    99.9 %      1234    0/3       -  1.5 ms    -         7
 
 Problems:
   not saved

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::model::{ClusterChange, Problem, RouteName, ServiceKey, Timestamp};
+use crate::model::{ClusterChange, Moment, Problem, RouteName, ServiceKey, Timestamp};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::{Desired, Request, SavedState, Touched};
 use crate::telemetry::Telemetry;
@@ -283,7 +283,8 @@ impl Task {
         let mut problems_changed = batch.problems_changed;
         if !batch.touched.is_empty() {
             let started = Instant::now();
-            let table = Arc::new(self.compiler.compile(&self.desired, &batch.touched));
+            let now = Moment::of(started);
+            let table = Arc::new(self.compiler.compile(&self.desired, &batch.touched, now));
             self.telemetry.table_published(table.generation(), table.routes().len(), started.elapsed());
             let before = self.table.swap(Arc::clone(&table));
             problems_changed |= batch.touched.everything || problems_differ(&before, &table);

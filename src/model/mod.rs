@@ -25,7 +25,7 @@ pub use names::{
     Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
     ServiceKeyError, VersionName,
 };
-pub use outcome::{AnswerReason, ChoiceReason, FailureKind};
+pub use outcome::{AnswerReason, ChoiceReason, FailureKind, SetAsideReason};
 pub use problem::Problem;
 pub use route::{
     BackendRef, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
@@ -34,7 +34,7 @@ pub use route::{
 pub use secret::SecretData;
 pub use selector::{Selector, SelectorError};
 pub use share::{Share, ShareError};
-pub use time::Timestamp;
+pub use time::{Moment, Timestamp};
 pub use traffic::{
     Balance, CertificateSource, HashKey, HealthCheck, Outliers, PemSource, Retries, Timeouts, Traffic,
     UpstreamTls,

@@ -64,6 +64,20 @@ tokens! {
 }
 
 tokens! {
+    /// Why an endpoint was set aside: it gets no new requests for a while.
+    SetAsideReason {
+        /// It refused a connection (semantics §2.2).
+        Refused = "refused",
+        /// It failed too many attempts in a row (semantics §2.5).
+        ConsecutiveFailures = "consecutive-failures",
+        /// It failed more of its attempts than the others of its version (semantics §2.5).
+        SuccessRate = "success-rate",
+        /// It did not answer the health checks well.
+        HealthCheck = "health-check",
+    }
+}
+
+tokens! {
     /// Why Serinus answered a request itself: the value of `X-Serinus-Reason`.
     AnswerReason {
         /// 404: no route has this host and path.

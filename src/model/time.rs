@@ -1,6 +1,7 @@
-//! A moment on the wall clock.
+//! Moments: on the wall clock, and on the process's own, which never goes back.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -52,9 +53,61 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// A moment on the process's own clock, which never goes back: how long after the first that was looked at.
+///
+/// Atomics hold it as a number, and the core is told it as an argument: it reads no clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+/// The first instant that was ever made a [`Moment`].
+static ORIGIN: OnceLock<Instant> = OnceLock::new();
+
+impl Moment {
+    /// The moment of this instant. What lies before the first one counts as the first.
+    #[must_use]
+    pub fn of(instant: Instant) -> Self {
+        Self(instant.saturating_duration_since(*ORIGIN.get_or_init(|| instant)))
+    }
+
+    /// The moment so many milliseconds after the first.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
+    /// Milliseconds since the first.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long after `earlier` it is; nothing when it is before that.
+    #[must_use]
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The moment so much later.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Moment {
+        Self(self.0.saturating_add(time))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_counted_from_the_first() {
+        let first = Instant::now();
+        let (a, b) = (Moment::of(first), Moment::of(first + Duration::from_millis(1_500)));
+        assert_eq!(b.since(a), Duration::from_millis(1_500));
+        assert_eq!(a.since(b), Duration::ZERO);
+        assert_eq!(a.after(Duration::from_millis(1_500)), b);
+        assert_eq!(Moment::from_millis(7).millis(), 7);
+        assert_eq!(Moment::from_millis(1).after(Duration::MAX).millis(), u64::MAX);
+    }
 
     #[test]
     fn is_rfc3339_in_json() {

@@ -89,7 +89,8 @@ pub struct Outliers {
     pub eject: Duration,
     /// For how long at most.
     pub longest: Duration,
-    /// How much of a version may be set aside at once, in percent. What is over it is used all the same.
+    /// How much of a version may be set aside at once, in percent. No endpoint is ejected beyond it, nor the last; when more
+    /// is set aside all the same, by failed health checks or because pods left, all are used.
     pub most: u8,
 }
 
@@ -149,7 +150,8 @@ pub enum Balance {
     RoundRobin,
     /// Of two pods drawn at random, the one with the lower product of requests in flight and recent latency.
     PeakEwma,
-    /// The same pod for the same key, as far as pods come and go (rendezvous hashing; Thaler and Ravishankar, 1998).
+    /// The same pod for the same key, as far as pods come and go (multi-probe consistent hashing; Appleton and O'Reilly,
+    /// 2015). Requests without the key go by [`Balance::LeastRequest`].
     Hash(HashKey),
 }
 

@@ -1,15 +1,17 @@
 //! Connections to pods: taken from the pool, or made.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 
-use crate::model::{Protocol, RouteSpec};
+use crate::model::Protocol;
 use crate::routing::{Endpoint, Route};
-use crate::tls::{self, Alpn};
+use crate::tls::{self, Alpn, UpstreamConnectors};
 use crate::wire::h1::H1Client;
 use crate::wire::{
     Fields, H2Connection, H2Request, H2Settings, Length, Link, Piece, RequestHead, ResponseHead, Upstream,
@@ -19,7 +21,8 @@ use crate::wire::{
 use super::Gateway;
 use super::accept::is_shortage;
 use super::failure::ConnectFailure;
-use super::pool::Next;
+use super::health::{Connected, Connector};
+use super::pool::Pool;
 
 /// A connection to a pod, or a place on one, for one request.
 pub(super) enum Connection {
@@ -37,7 +40,7 @@ pub(super) enum Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// One that waits, or a new one.
-    Any(Next),
+    Any,
     /// A new one.
     New,
 }
@@ -54,26 +57,26 @@ impl Connection {
         wanted: Wanted,
     ) -> Result<Self, ConnectFailure> {
         let patience = route.spec.traffic.timeouts.connect;
-        if let (Protocol::Http1, Wanted::Any(next)) = (endpoint.protocol, wanted)
-            && let Some(client) = gateway.pools.of(endpoint).and_then(|pool| pool.take(next))
+        if let (Protocol::Http1, Wanted::Any) = (endpoint.protocol, wanted)
+            && let Some(client) = gateway.pools.of(endpoint).and_then(Pool::take)
         {
             return Ok(Self::Http1 { client, reused: true });
         }
         let opening = async {
             match endpoint.protocol {
-                Protocol::Http1 => Self::http1(gateway, &route.spec, endpoint).await,
-                Protocol::H2c => Self::http2(gateway, &route.spec, endpoint).await,
+                Protocol::Http1 => Self::http1(gateway, endpoint).await,
+                Protocol::H2c => Self::http2(gateway, endpoint).await,
             }
         };
         tokio::time::timeout(patience, opening).await.unwrap_or(Err(ConnectFailure::Timeout))
     }
 
-    async fn http1(gateway: &Gateway, spec: &RouteSpec, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
-        let link = link(gateway, spec, endpoint, Alpn::Http1).await?;
+    async fn http1(gateway: &Gateway, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
+        let link = link(gateway, endpoint, Alpn::Http1).await?;
         Ok(Self::Http1 { client: Box::new(H1Client::new(link)), reused: false })
     }
 
-    async fn http2(gateway: &Gateway, spec: &RouteSpec, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
+    async fn http2(gateway: &Gateway, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
         let Some(pool) = gateway.pools.of(endpoint) else { return Err(ConnectFailure::Refused) };
         loop {
             if let Some(request) = pool.stream() {
@@ -88,8 +91,8 @@ impl Connection {
                 busy.ready().await;
                 continue;
             }
-            let link = link(gateway, spec, endpoint, Alpn::Http2).await?;
-            let https = spec.traffic.upstream_tls.is_some();
+            let link = link(gateway, endpoint, Alpn::Http2).await?;
+            let https = endpoint.tls.is_some();
             let settings = H2Settings {
                 scheme: if https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP },
                 ..H2Settings::default()
@@ -129,12 +132,7 @@ async fn dial(gateway: &Gateway, address: SocketAddr) -> std::io::Result<TcpStre
 }
 
 /// A new connection to an endpoint, with TLS where the route wants it.
-async fn link(
-    gateway: &Gateway,
-    spec: &RouteSpec,
-    endpoint: &Endpoint,
-    alpn: Alpn,
-) -> Result<Link, ConnectFailure> {
+async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link, ConnectFailure> {
     let stream = dial(gateway, endpoint.id.address).await.map_err(|error| {
         if error.kind() == std::io::ErrorKind::ConnectionRefused {
             ConnectFailure::Refused
@@ -146,10 +144,32 @@ async fn link(
     })?;
     // Without it requests wait for acknowledgements; a socket that refuses it is about to fail anyway.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = &spec.traffic.upstream_tls else { return Ok(Link::plain(stream)) };
-    let name = tls::server_name(tls, &spec.hosts, &spec.backend.service).map_err(ConnectFailure::Tls)?;
+    let Some(tls) = &endpoint.tls else { return Ok(Link::plain(stream)) };
+    let name = tls::server_name(tls).map_err(ConnectFailure::Tls)?;
     let stream = gateway.options.connectors.connect(tls, name, alpn, stream).await;
     Ok(Link::tls(tokio_rustls::TlsStream::Client(stream.map_err(ConnectFailure::Tls)?)))
+}
+
+/// Connects for health checks as for requests.
+#[derive(Debug, Default)]
+pub struct PodConnector(pub Arc<UpstreamConnectors>);
+
+impl Connector for PodConnector {
+    fn connect(
+        &self,
+        endpoint: Arc<Endpoint>,
+        address: SocketAddr,
+    ) -> BoxFuture<'static, io::Result<Connected>> {
+        let connectors = Arc::clone(&self.0);
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            let Some(tls) = &endpoint.tls else { return Ok(Box::new(stream) as Connected) };
+            let alpn = if endpoint.protocol == Protocol::H2c { Alpn::Http2 } else { Alpn::Http1 };
+            let name = tls::server_name(tls).map_err(io::Error::other)?;
+            let stream = connectors.connect(tls, name, alpn, stream).await.map_err(io::Error::other)?;
+            Ok(Box::new(stream) as Connected)
+        })
+    }
 }
 
 impl Upstream for Connection {

@@ -1,6 +1,7 @@
 //! One request, from its head to the end of its answer: routed, tried on one pod after the other, answered.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::model::{AnswerReason, Timeouts};
+use crate::model::{AnswerReason, Balance, HashKey, Timeouts};
+use crate::routing::{AttemptOutcome, RetryPermit, hash_key};
 use crate::wire::{Alarm, Downstream, Length, Refused, RequestHead, ResponseHead, Upstream as _};
 
 use super::Gateway;
@@ -17,13 +19,15 @@ use super::answer::{self, Answer};
 use super::connect::{Connection, Wanted};
 use super::connection::Client;
 use super::failure::{self, Again, ConnectFailure, Failure};
-use super::pool::Next;
 use super::relay::{self, Limits, Relay, TOO_LARGE};
 use super::replay::Body;
 use super::request::{Request, Routed};
 
 /// How long a request waits at most for a place in the budget of retries.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits at first, and at most, before it looks again.
+const BUDGET_PAUSE: Duration = Duration::from_millis(1);
+const SLOWEST_BUDGET_PAUSE: Duration = Duration::from_millis(20);
 
 /// One request of one client.
 pub(super) struct Exchange<'a, D> {
@@ -128,6 +132,7 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         let limits = self.limits(&traffic.timeouts, traffic.max_body);
         let mut body = Body::new(length, traffic.retries.buffer);
+        routed.key = key(&routed.route.spec.balance, head, || self.gateway.client_of(self.client, head));
         self.gateway.introduce(self.client, head, request);
         match self.attempts(head, &mut body, limits, request).await {
             Ok(()) => Ok(()),
@@ -166,11 +171,19 @@ impl<D: Downstream> Exchange<'_, D> {
         limits: Limits,
         request: &mut Request,
     ) -> Result<(), Failure> {
-        let mut fresh = false;
+        let mut permit = None;
         loop {
-            let failure = match self.attempt(head, body, limits, request, fresh).await {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
+            // A connection that waited is not met twice: where one was closed, others may be.
+            let wanted = if request.routed.as_ref().is_some_and(|r| r.attempts > 0) {
+                Wanted::New
+            } else if head.method.is_idempotent() {
+                Wanted::Any
+            } else {
+                // What cannot be repeated must not meet one that its pod is just closing (semantics §4.2).
+                Wanted::New
+            };
+            let Err(failure) = self.attempt(head, body, limits, request, wanted, &mut permit).await else {
+                return Ok(());
             };
             let Some(routed) = request.routed.as_mut() else { return Err(failure) };
             let again = if request.status == 0 && body.can_be_repeated() {
@@ -178,17 +191,21 @@ impl<D: Downstream> Exchange<'_, D> {
             } else {
                 Again::Never
             };
-            let attempts = usize::from(routed.route.spec.traffic.retries.attempts);
-            let stale = routed.stale;
-            if again == Again::Never || routed.attempts >= attempts.max(1 + usize::from(stale)) {
+            let unreachable = matches!(failure, Failure::Connect(_)) && routed.tried_all();
+            let more = match again {
+                Again::Never => false,
+                Again::NotSeen => (routed.may_go_on() && !unreachable) || routed.spill(),
+                Again::Granted => true,
+                Again::WithinBudget => {
+                    // The leave for the attempt that just failed is given back first.
+                    drop(permit.take());
+                    permit = if routed.may_go_on() { leave(routed).await } else { None };
+                    permit.is_some()
+                }
+            };
+            if !more {
                 return Err(failure);
             }
-            // Every pod that there is was tried, and none could be reached.
-            let candidates = routed.version().map_or(0, |v| v.candidates().len());
-            if matches!(failure, Failure::Connect(_)) && routed.tried.count() >= candidates {
-                return Err(failure);
-            }
-            fresh = stale;
         }
     }
 
@@ -199,10 +216,12 @@ impl<D: Downstream> Exchange<'_, D> {
         body: &mut Body,
         limits: Limits,
         request: &mut Request,
-        fresh: bool,
+        wanted: Wanted,
+        permit: &mut Option<RetryPermit>,
     ) -> Result<(), Failure> {
         let Some(routed) = request.routed.as_mut() else { return Err(Failure::Timeout) };
-        let mut connection = self.connection(head, body, routed, fresh).await?;
+        let gateway = self.gateway;
+        let mut connection = connection(gateway, head, routed, wanted).await?;
         let reused = connection.is_reused();
         connection.start(head, body.length);
         let mut relay = Relay::new(&mut *self.down, &mut connection, body, limits, self.alarm);
@@ -210,41 +229,30 @@ impl<D: Downstream> Exchange<'_, D> {
         let length = match relay.head(&mut answer).await {
             Ok(length) => length,
             Err(failure) => {
-                routed.stale = relay::is_stale(&failure, reused);
-                self.failed(&failure, routed);
+                gateway.failed(&failure, routed, reused);
                 return Err(failure);
             }
         };
-        let routed = &*routed;
-        let upgraded = answer.status == StatusCode::SWITCHING_PROTOCOLS;
-        if routed.route.spec.debug_headers
-            && let Some(version) = routed.version()
-        {
-            answer.fields.set("X-Serinus-Version", version.name.as_str());
+        let took = routed.attempted_at.elapsed();
+        let status = answer.status.as_u16();
+        let retries = &routed.route.spec.traffic.retries;
+        if retries.on.contains(&status) && routed.may_go_on() && repeatable(head, relay.body) {
+            drop(permit.take());
+            *permit = routed.active.try_retry(retries);
+            if permit.is_some() {
+                let failure = Failure::Status(status);
+                gateway.failed(&failure, routed, reused);
+                return Err(failure);
+            }
         }
-        if self.gateway.is_closing() {
-            relay.down.close_after();
-        }
-        request.status = answer.status.as_u16();
-        relay.down.start(&answer, length);
-        if upgraded {
-            relay.upgrade();
-        }
-        if upgraded || is_stream(&answer) {
-            relay.limits.end = None;
-            relay.limits.pod_idle = routed.route.spec.traffic.timeouts.upgraded_idle;
-            relay.limits.client_body = relay.limits.pod_idle;
-        }
-        let passed = if length == Length::None && !upgraded {
-            relay::flush(relay.down, relay.alarm, limits.client_write).await.map_err(Failure::Client)
-        } else {
-            relay.answer().await
-        };
+        request.status = status;
+        let passed = pass_on(gateway, &mut relay, answer, length, routed).await;
         request.bytes = relay.answered;
         match passed {
             Ok(()) => {
+                gateway.attempted(routed, AttemptOutcome::Answered(status), took);
                 if let Some(at) = &routed.at {
-                    connection.keep(self.gateway, at.endpoint());
+                    connection.keep(gateway, at.endpoint());
                 }
                 Ok(())
             }
@@ -253,56 +261,84 @@ impl<D: Downstream> Exchange<'_, D> {
                     // What has come is the client's, though it is not all.
                     let _ = relay::flush(self.down, self.alarm, limits.client_write).await;
                 }
-                self.failed(&failure, routed);
+                gateway.failed(&failure, routed, false);
                 Err(failure)
             }
         }
     }
+}
 
-    /// A connection to the next pod: one that waits, or a new one.
-    async fn connection(
-        &mut self,
-        head: &mut RequestHead,
-        body: &Body,
-        routed: &mut Routed,
-        fresh: bool,
-    ) -> Result<Connection, Failure> {
-        let repeatable = head.method.is_idempotent() && body.can_be_repeated();
-        let next = if repeatable { Next::Repeatable } else { Next::Unrepeatable };
-        let Some(endpoint) = routed.advance().map(Arc::clone) else {
-            return Err(Failure::Connect(ConnectFailure::Refused));
-        };
-        if head.authority.is_empty() {
-            // Only HTTP/1.0 may leave it out; the pod is spoken to in HTTP/1.1.
-            head.fields.set("Host", endpoint.id.address.to_string());
-        }
-        let wanted = if fresh { Wanted::New } else { Wanted::Any(next) };
-        match Connection::open(self.gateway, &routed.route, &endpoint, wanted).await {
-            Ok(connection) => Ok(connection),
-            Err(error) => {
-                if matches!(error, ConnectFailure::Refused) {
-                    self.gateway.refused(routed);
-                }
-                let failure = Failure::Connect(error);
-                self.failed(&failure, routed);
-                Err(failure)
-            }
-        }
+/// A connection to the next pod: one that waits, or a new one.
+async fn connection(
+    gateway: &Gateway,
+    head: &mut RequestHead,
+    routed: &mut Routed,
+    wanted: Wanted,
+) -> Result<Connection, Failure> {
+    let Some(endpoint) = routed.advance().map(Arc::clone) else {
+        return Err(Failure::Connect(ConnectFailure::Refused));
+    };
+    if head.authority.is_empty() {
+        // Only HTTP/1.0 may leave it out; the pod is spoken to in HTTP/1.1.
+        head.fields.set("Host", endpoint.id.address.to_string());
     }
+    Connection::open(gateway, &routed.route, &endpoint, wanted).await.map_err(|error| {
+        let failure = Failure::Connect(error);
+        gateway.failed(&failure, routed, false);
+        failure
+    })
+}
 
-    /// An attempt failed: its pod's record, and the metrics, are told.
-    fn failed(&self, failure: &Failure, routed: &Routed) {
-        tracing::debug!(%failure, "an attempt failed");
-        if routed.stale {
-            // Nobody's fault: both sides may close an idle connection at any time.
-            let pool = routed.at.as_ref().and_then(|at| self.gateway.pools.of(at.endpoint()));
-            pool.into_iter().for_each(|pool| pool.was_stale());
+/// Passes an answer on whose head has come.
+async fn pass_on<D: Downstream>(
+    gateway: &Gateway,
+    relay: &mut Relay<'_, D, Connection>,
+    mut answer: ResponseHead,
+    length: Length,
+    routed: &Routed,
+) -> Result<(), Failure> {
+    let upgraded = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+    if routed.route.spec.debug_headers
+        && let Some(version) = routed.version()
+    {
+        answer.fields.set("X-Serinus-Version", version.name.as_str());
+    }
+    if gateway.is_closing() {
+        relay.down.close_after();
+    }
+    relay.down.start(&answer, length);
+    if upgraded {
+        relay.upgrade();
+    } else if length == Length::None {
+        let patience = relay.limits.client_write;
+        return relay::flush(relay.down, relay.alarm, patience).await.map_err(Failure::Client);
+    }
+    if upgraded || is_stream(&answer) {
+        relay.limits.end = None;
+        relay.limits.pod_idle = routed.route.spec.traffic.timeouts.upgraded_idle;
+        relay.limits.client_body = relay.limits.pod_idle;
+    }
+    relay.answer().await
+}
+
+/// Whether a request may be sent once more though a pod may have seen it (RFC 9110 §9.2.2).
+fn repeatable(head: &RequestHead, body: &Body) -> bool {
+    head.method.is_idempotent() && body.can_be_repeated()
+}
+
+/// The leave to repeat a request: waited for for a moment, since those who have it need it only for as long as an answer
+/// takes.
+async fn leave(routed: &Routed) -> Option<RetryPermit> {
+    let retries = &routed.route.spec.traffic.retries;
+    let mut pause = BUDGET_PAUSE;
+    let until = Instant::now() + BUDGET_PATIENCE;
+    loop {
+        let permit = routed.active.try_retry(retries);
+        if permit.is_some() || Instant::now() >= until {
+            return permit;
         }
-        if let Some(kind) = failure.kind()
-            && let Some(version) = routed.version()
-        {
-            version.tally.fail(kind);
-        }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(SLOWEST_BUDGET_PAUSE);
     }
 }
 
@@ -352,4 +388,18 @@ fn is_stream(answer: &ResponseHead) -> bool {
     let kind = answer.fields.get("Content-Type").unwrap_or_default();
     let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
     begins(b"text/event-stream") || begins(b"application/grpc")
+}
+
+/// The hash of what a route balances by, where it does and the request has it.
+fn key(balance: &Balance, head: &RequestHead, client: impl FnOnce() -> IpAddr) -> Option<u64> {
+    let Balance::Hash(key) = balance else { return None };
+    match key {
+        HashKey::Header(name) => head.fields.get(name).map(hash_key),
+        HashKey::Cookie(name) => {
+            let texts = head.fields.all("Cookie").filter_map(|value| std::str::from_utf8(value).ok());
+            let mut cookies = texts.flat_map(cookie::Cookie::split_parse).filter_map(Result::ok);
+            cookies.find(|cookie| cookie.name() == name).map(|cookie| hash_key(cookie.value().as_bytes()))
+        }
+        HashKey::ClientIp => Some(hash_key(client().to_string().as_bytes())),
+    }
 }

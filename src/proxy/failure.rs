@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::model::{AnswerReason, FailureKind};
+use crate::routing::AttemptOutcome;
 use crate::tls::TlsError;
 use crate::wire::{ClientError, Refused, UpstreamError};
 
@@ -24,6 +25,9 @@ pub(super) enum Failure {
     /// The pod took too long.
     #[error("the pod took too long")]
     Timeout,
+    /// It answered with a status for which the route tries another pod, and there is leave to.
+    #[error("the pod answered {0}")]
+    Status(u16),
 }
 
 /// Why there was no connection.
@@ -53,6 +57,8 @@ pub(super) enum Again {
     NotSeen,
     /// A pod may have seen it: within the budget (semantics §4.2, §4.3).
     WithinBudget,
+    /// Within the budget, from which the leave was taken already.
+    Granted,
     /// Not at all.
     Never,
 }
@@ -65,6 +71,7 @@ impl Failure {
             Self::Connect(ConnectFailure::Shortage(_)) => Again::Never,
             Self::Connect(_) | Self::Upstream(UpstreamError::NotTaken) => Again::NotSeen,
             Self::Upstream(UpstreamError::NoAnswer) if method.is_idempotent() => Again::WithinBudget,
+            Self::Status(_) => Again::Granted,
             Self::Client(_) | Self::Upstream(_) | Self::Timeout => Again::Never,
         }
     }
@@ -72,13 +79,32 @@ impl Failure {
     /// How the pod failed; nothing when the fault is not its own.
     pub(super) fn kind(&self) -> Option<FailureKind> {
         match self {
-            Self::Client(_) | Self::Connect(ConnectFailure::Shortage(_)) => None,
+            Self::Client(_) | Self::Status(_) | Self::Connect(ConnectFailure::Shortage(_)) => None,
             Self::Connect(_) => Some(FailureKind::Connect),
             Self::Timeout => Some(FailureKind::Timeout),
             Self::Upstream(UpstreamError::Protocol(_)) => Some(FailureKind::Protocol),
             Self::Upstream(UpstreamError::NotTaken | UpstreamError::NoAnswer | UpstreamError::Broken) => {
                 Some(FailureKind::Reset)
             }
+        }
+    }
+
+    /// What it says of the pod. `reused`: the connection had served another request before.
+    pub(super) fn outcome(&self, reused: bool) -> AttemptOutcome {
+        match self {
+            Self::Client(_) => AttemptOutcome::Abandoned,
+            Self::Connect(ConnectFailure::Refused) => AttemptOutcome::Refused,
+            // This machine has no descriptor for it: nothing is known of the pod.
+            Self::Connect(ConnectFailure::Shortage(_)) => AttemptOutcome::Abandoned,
+            Self::Connect(_) => AttemptOutcome::Failed(FailureKind::Connect),
+            // Both sides may close a kept connection at any time: nobody's fault (semantics §4.2).
+            Self::Upstream(UpstreamError::NotTaken | UpstreamError::NoAnswer) if reused => {
+                AttemptOutcome::Stale
+            }
+            Self::Upstream(UpstreamError::Protocol(_)) => AttemptOutcome::Failed(FailureKind::Protocol),
+            Self::Upstream(_) => AttemptOutcome::Failed(FailureKind::Reset),
+            Self::Timeout => AttemptOutcome::Failed(FailureKind::Timeout),
+            Self::Status(status) => AttemptOutcome::Answered(*status),
         }
     }
 
@@ -90,7 +116,7 @@ impl Failure {
             Self::Client(ClientError::Refused(refused)) => Some(answer_to(*refused)),
             Self::Connect(ConnectFailure::Shortage(_)) => Some((503, AnswerReason::Overloaded)),
             Self::Connect(_) => Some((502, AnswerReason::ConnectFailed)),
-            Self::Timeout => Some((504, AnswerReason::Timeout)),
+            Self::Timeout | Self::Status(_) => Some((504, AnswerReason::Timeout)),
             Self::Upstream(UpstreamError::Protocol(_)) => Some((502, AnswerReason::UpstreamProtocol)),
             Self::Upstream(_) => Some((502, AnswerReason::UpstreamReset)),
         }

@@ -10,17 +10,18 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{AnswerReason, Timestamp};
-use crate::routing::RoutingTable;
+use crate::model::{AnswerReason, Moment, Timestamp};
 use crate::routing::tally::Unrouted;
+use crate::routing::{AttemptOutcome, RoutingTable};
 use crate::telemetry::{AccessEntry, AccessLog};
 use crate::tls::UpstreamConnectors;
 use crate::wire::RequestHead;
 
 use super::connection::Client;
+use super::failure::Failure;
 use super::pool::Pools;
 use super::request::{Request, Routed};
-use super::{Refusal, headers};
+use super::{SetAside, headers};
 
 /// The table in force: one writer, and every request reads it once.
 pub type Published = Arc<ArcSwap<RoutingTable>>;
@@ -30,8 +31,8 @@ pub type Published = Arc<ArcSwap<RoutingTable>>;
 pub struct GatewayOptions {
     /// Where requests are logged, if they are.
     pub access_log: Option<AccessLog>,
-    /// Where endpoints that refuse a connection are told of.
-    pub refusals: mpsc::Sender<Refusal>,
+    /// Where endpoints that are set aside are told of.
+    pub set_aside: mpsc::Sender<SetAside>,
     /// The count of requests that found no version.
     pub unrouted: Arc<Unrouted>,
     /// The networks of hops whose word about a client counts.
@@ -107,14 +108,32 @@ impl Gateway {
         self.options.trusted_proxies.is_empty() || self.is_trusted(hop)
     }
 
-    /// An endpoint refused a connection: it gets no new request until better is heard of it (semantics §2.2).
-    pub(super) fn refused(&self, routed: &Routed) {
-        let Some(endpoint) = routed.at.as_ref().map(|at| at.endpoint()) else { return };
-        if endpoint.refuse() {
-            // Where nobody can be told, nobody would probe it: the next request finds out anew.
-            if self.options.refusals.try_send(Refusal::new(endpoint, &routed.route)).is_err() {
-                endpoint.forgive();
-            }
+    /// An attempt ended: its pod's record is told, and who looks after pods that are set aside.
+    pub(super) fn attempted(&self, routed: &Routed, outcome: AttemptOutcome, took: Duration) {
+        let (Some(at), Some(version)) = (routed.at.as_ref(), routed.version()) else { return };
+        let now = Moment::of(routed.attempted_at + took);
+        if let Some(reason) = version.ended(at, outcome, took, now) {
+            SetAside::new(at, &routed.route, version, reason).tell(&self.options.set_aside);
+        }
+    }
+
+    /// An attempt failed. `reused`: its connection had served another request before.
+    pub(super) fn failed(&self, failure: &Failure, routed: &Routed, reused: bool) {
+        tracing::debug!(%failure, "an attempt failed");
+        self.attempted(routed, failure.outcome(reused), routed.attempted_at.elapsed());
+        if let Some(kind) = failure.kind()
+            && let Some(version) = routed.version()
+        {
+            version.tally.fail(kind);
+        }
+    }
+
+    /// The client, as far as trusted hops tell.
+    pub(super) fn client_of(&self, client: &Client, head: &RequestHead) -> IpAddr {
+        if self.is_trusted(client.peer) {
+            headers::client_behind(&head.fields, client.peer, &self.options.trusted_proxies)
+        } else {
+            client.peer
         }
     }
 
@@ -151,6 +170,9 @@ impl Gateway {
             reason: routed.map(|r| r.choice.reason.token()),
             answer: request.answer.map(AnswerReason::token),
             upstream: routed.and_then(|r| r.at.as_ref()).map(|at| at.endpoint().id.to_string()),
+            tried: routed
+                .map(|r| r.tried.before_last().map(|e| e.id.to_string()).collect())
+                .unwrap_or_default(),
             attempts: routed.map_or(0, |r| u32::try_from(r.attempts).unwrap_or(u32::MAX)),
             duration_ms: took.as_secs_f64() * 1_000.0,
             bytes: usize::try_from(request.bytes).unwrap_or(usize::MAX),
@@ -162,8 +184,7 @@ impl Gateway {
     pub(super) fn introduce(&self, client: &Client, head: &mut RequestHead, request: &mut Request) {
         let trusted = self.is_trusted(client.peer);
         if trusted {
-            request.client =
-                Some(headers::client_behind(&head.fields, client.peer, &self.options.trusted_proxies));
+            request.client = Some(self.client_of(client, head));
             if let Some(id) = super::request::RequestId::kept(&head.fields) {
                 request.id = id;
             }

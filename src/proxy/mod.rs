@@ -15,6 +15,7 @@ mod exchange;
 mod failure;
 mod gateway;
 mod headers;
+mod health;
 mod listener;
 mod pool;
 mod probe;
@@ -25,7 +26,9 @@ mod request;
 mod roster;
 mod server;
 
+pub use connect::PodConnector;
 pub use gateway::{Gateway, GatewayOptions, Published};
+pub use health::{Connected, Connector, Stream, check_health};
 pub use listener::{BindError, Listener, SharedSocket};
-pub use probe::{Refusal, watch_refusals};
+pub use probe::{SetAside, watch_set_aside};
 pub use server::{Drain, Server, Shutdown, Stop};

@@ -3,7 +3,7 @@
 //! Each endpoint carries its own pool ([`Endpoint::connections`]), so that a request finds one without a look-up, and an
 //! endpoint that leaves takes its connections with it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,6 @@ use crate::wire::{H2Connection, H2Request, Link};
 /// How long a connection to a pod is kept idle. The shortest default of common servers is 5 s (Apache httpd, Node.js): it is
 /// this side that should close first, for a request that meets the other side's close is lost if it cannot be repeated.
 const IDLE: Duration = Duration::from_secs(4);
-/// How long at most where the next request is one that cannot be repeated (semantics §4.2).
-const IDLE_UNREPEATABLE: Duration = Duration::from_secs(1);
 /// How many connections to one pod are kept.
 const KEPT: usize = 1024;
 /// How many connections of HTTP/2 there are to one pod at most.
@@ -40,8 +38,6 @@ pub(super) struct Pool {
 struct Inner {
     idle: SegQueue<Idle>,
     count: AtomicUsize,
-    /// The pod was seen to close a connection that had been idle for less than [`IDLE_UNREPEATABLE`].
-    hasty: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -50,39 +46,13 @@ struct Idle {
     since: Instant,
 }
 
-/// What the next request on a connection is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It can be repeated if the connection turns out to be closed.
-    Repeatable,
-    /// It cannot.
-    Unrepeatable,
-}
-
 impl Pool {
-    /// An idle connection, if there is a good one. For what cannot be repeated only one that was used a moment ago, and that the
-    /// system says is open, of a pod that has not been hasty in closing.
-    pub(super) fn take(&self, next: Next) -> Option<Box<H1Client<Link>>> {
-        if next == Next::Unrepeatable && self.inner.hasty.load(Ordering::Relaxed) {
-            return None;
-        }
+    /// An idle connection, if there is a good one.
+    pub(super) fn take(&self) -> Option<Box<H1Client<Link>>> {
         let now = Instant::now();
         while let Some(mut idle) = self.inner.pop() {
-            let age = now.saturating_duration_since(idle.since);
-            if !idle.connection.is_quiet() {
-                self.inner.closed_at(age);
-                continue;
-            }
-            match next {
-                _ if age >= IDLE => {}
-                Next::Repeatable => return Some(idle.connection),
-                Next::Unrepeatable if age >= IDLE_UNREPEATABLE => {
-                    // Good for others. What waits behind it is younger, but a connection is cheaper than a search.
-                    self.inner.push(idle);
-                    return None;
-                }
-                Next::Unrepeatable if idle.connection.io().is_quiet() => return Some(idle.connection),
-                Next::Unrepeatable => self.inner.closed_at(age),
+            if now.saturating_duration_since(idle.since) < IDLE && idle.connection.is_quiet() {
+                return Some(idle.connection);
             }
         }
         None
@@ -122,11 +92,6 @@ impl Pool {
             usable.chain([&connection]).cloned().collect::<Vec<_>>()
         });
     }
-
-    /// A kept connection was closed by the pod when a request was already on its way.
-    pub(super) fn was_stale(&self) {
-        self.inner.hasty.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Inner {
@@ -141,21 +106,12 @@ impl Inner {
         Some(idle)
     }
 
-    fn closed_at(&self, age: Duration) {
-        if age < IDLE_UNREPEATABLE {
-            self.hasty.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// Closes what is too old, or was closed by the pod.
     fn sweep(&self) {
         let now = Instant::now();
         for _ in 0..self.count.load(Ordering::Relaxed) {
             let Some(mut idle) = self.pop() else { return };
-            let age = now.saturating_duration_since(idle.since);
-            if !idle.connection.is_quiet() {
-                self.closed_at(age);
-            } else if age < IDLE {
+            if now.saturating_duration_since(idle.since) < IDLE && idle.connection.is_quiet() {
                 self.push(idle);
             }
         }

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::wire::{
-    Alarm, ClientError, Downstream, Length, Piece, Refused, ResponseHead, Upstream, UpstreamError,
-};
+use crate::wire::{Alarm, ClientError, Downstream, Length, Piece, Refused, ResponseHead, Upstream};
 
 use super::failure::Failure;
 use super::replay::Body;
@@ -113,7 +111,10 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
             if !self.sent {
                 match self.poll_send(cx) {
                     // The pod that answered need not take the rest.
-                    Ok(_) | Err(Failure::Upstream(_) | Failure::Timeout | Failure::Connect(_)) => {}
+                    Ok(_)
+                    | Err(
+                        Failure::Upstream(_) | Failure::Timeout | Failure::Connect(_) | Failure::Status(_),
+                    ) => {}
                     Err(Failure::Client(error)) => return Poll::Ready(Err(Failure::Client(error))),
                 }
             }
@@ -243,9 +244,4 @@ pub(super) async fn flush<D: Downstream>(
         Poll::Ready(Err(ClientError::TooSlow))
     })
     .await
-}
-
-/// Whether this failure means that the connection was no good before the request came to it (semantics §4.2).
-pub(super) fn is_stale(failure: &Failure, reused: bool) -> bool {
-    reused && matches!(failure, Failure::Upstream(UpstreamError::NoAnswer | UpstreamError::NotTaken))
 }

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{AnswerReason, EndpointId};
+use crate::model::{AnswerReason, ChoiceReason, EndpointId, Moment, OnEmpty, Share};
 use crate::routing::tally::RetryOutcome;
-use crate::routing::{Choice, Endpoint, InFlight, Route, Version};
+use crate::routing::{ActiveRequest, Choice, Endpoint, InFlight, Route, Version};
 use crate::wire::Fields;
 
 use super::failure;
@@ -40,8 +40,15 @@ pub(super) struct Routed {
     pub(super) tried: Tried,
     /// How many attempts there were.
     pub(super) attempts: usize,
-    /// The last attempt met a kept connection that the pod had closed.
-    pub(super) stale: bool,
+    /// How many there may be.
+    most: usize,
+    /// When the present one began.
+    pub(super) attempted_at: Instant,
+    /// The hash of what the route balances by.
+    pub(super) key: Option<u64>,
+    /// It counts among the route's active requests.
+    pub(super) active: ActiveRequest,
+    spilled: bool,
     ended: bool,
 }
 
@@ -69,7 +76,11 @@ impl Routed {
             at: None,
             tried: Tried::default(),
             attempts: 0,
-            stale: false,
+            most: usize::from(route.spec.traffic.retries.attempts),
+            attempted_at: Instant::now(),
+            key: None,
+            active: route.budget.begin(),
+            spilled: false,
             ended: false,
         };
         if let Some(version) = routed.version() {
@@ -95,13 +106,46 @@ impl Routed {
     /// Moves to an endpoint that was not tried yet, if there is one.
     pub(super) fn advance(&mut self) -> Option<&Arc<Endpoint>> {
         let tried = &self.tried;
-        let next = self.version()?.pick(|endpoint| tried.has(&endpoint.id), || fastrand::u64(..))?;
+        self.attempted_at = Instant::now();
+        let now = Moment::of(self.attempted_at);
+        let next = self.version()?.pick(self.key, now, |e| tried.has(&e.id), || fastrand::u64(..))?;
         self.tried.add(next.endpoint());
         self.attempts += 1;
-        self.stale = false;
         // The one before is left only now, so that it does not look idle to this pick.
         self.at = Some(next);
         self.at.as_ref().map(InFlight::endpoint)
+    }
+
+    /// Whether it may be tried once more, the kind of its last failure aside.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.attempts < self.most
+    }
+
+    /// Whether every endpoint of its version was tried.
+    pub(super) fn tried_all(&self) -> bool {
+        self.version().is_none_or(|v| v.candidates().iter().all(|c| self.tried.has(&c.endpoint().id)))
+    }
+
+    /// No endpoint of its version takes connections, and none has seen the request: the version is empty, and its share goes
+    /// to another now, as it will for later requests in a moment (semantics §2.4). False when there is none to take it.
+    pub(super) fn spill(&mut self) -> bool {
+        let usable = |version: &Version| version.candidates().iter().any(|c| !c.endpoint().is_refused());
+        let empty = self.version().is_some_and(|version| !usable(version));
+        if self.spilled || !empty || self.route.spec.on_empty != OnEmpty::Spill {
+            return false;
+        }
+        let versions = self.route.versions.iter().enumerate();
+        // Stable, else one of the others that has a share.
+        let mut heirs = versions.filter(|(i, v)| (*i == 0 || v.asked > Share::ZERO) && usable(v));
+        let Some((heir, version)) = heirs.next() else { return false };
+        if let Some(version) = self.version() {
+            version.tally.give_away();
+        }
+        version.tally.begin();
+        self.choice = Choice { version: heir, reason: ChoiceReason::Fallback };
+        self.spilled = true;
+        self.most += self.attempts;
+        true
     }
 }
 
@@ -134,9 +178,10 @@ impl Tried {
         }
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
+    /// Each but the last, in order.
+    pub(super) fn before_last(&self) -> impl Iterator<Item = &Endpoint> {
+        let all = self.first.iter().chain(&self.more).map(Arc::as_ref);
+        all.take(self.more.len())
     }
 }
 

@@ -3,23 +3,22 @@
 //! Compiling cannot fail: a route that is wrong costs only itself, and says so in its problems. What must outlive a table
 //! is carried here by identity. Only the routes that a change touched are compiled anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::model::{
-    BackendRef, EndpointId, EndpointPhase, Generation, OnEmpty, Problem, Protocol, Revision, RouteName,
-    RouteSpec, Selector, ServiceKey, Share, VersionName,
+    BackendRef, Generation, HostMatch, Moment, OnEmpty, Problem, RouteName, RouteSpec, Selector, ServiceKey,
+    Share, UpstreamTls, VersionSpec,
 };
 use crate::state::{Desired, Resolved, ResolvedEndpoint, Touched};
 
-use super::Endpoint;
 use super::balance::Balancer;
+use super::carry::{CarriedRoute, Endpoints, Manner, Unused};
 use super::matcher::Matcher;
-use super::split::{Place, Split};
-use super::table::{Member, Origin, Route, RoutingTable, Unassigned, Version};
-use super::tally::Tally;
+use super::slow_start::SlowStart;
+use super::split::Split;
+use super::table::{EndpointState, Member, Origin, Route, RoutingTable, Unassigned, Version};
+use super::usable::{Usable, nothing_better, panicking, usable};
 
 /// Compiles routing tables, each from the one before.
 #[derive(Debug, Default)]
@@ -27,66 +26,45 @@ pub struct Compiler {
     table: RoutingTable,
     by_service: HashMap<ServiceKey, Vec<usize>>,
     carried: HashMap<RouteName, CarriedRoute>,
-    /// By protocol too: two ports of a Service may lead to the same address and speak differently.
-    endpoints: BTreeMap<(EndpointId, Protocol), Weak<Endpoint>>,
-    prune_at: usize,
-}
-
-/// What outlives a route's table.
-#[derive(Debug, Default)]
-struct CarriedRoute {
-    /// The places of the split, by the version's place in the spec: see `split`.
-    places: Vec<Arc<Place>>,
-    /// Its versions, in the order of the spec.
-    names: Vec<VersionName>,
-    /// The revision of the weights in force.
-    revision: Revision,
-    versions: HashMap<VersionName, CarriedVersion>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct CarriedVersion {
-    tally: Arc<Tally>,
-    turn: Arc<AtomicUsize>,
-    /// Where its own requests stand against those that fall to it from versions without a usable endpoint.
-    origin: Arc<Place>,
-    /// How many requests it had got when the revision in force began.
-    begun_before: u64,
+    endpoints: Endpoints,
 }
 
 /// The endpoints of the backends that one compile came across.
 type ResolvedBackends = HashMap<BackendRef, Arc<Resolved>>;
 
 impl Compiler {
-    /// The table for `desired`, of which `touched` is all that changed since the last call.
-    pub fn compile(&mut self, desired: &Desired, touched: &Touched) -> RoutingTable {
-        self.forgive(&touched.spoken_of);
+    /// The table for `desired`, of which `touched` is all that changed since the last call. Endpoints that come up do so
+    /// `now`, and those that leave close their idle connections.
+    pub fn compile(&mut self, desired: &Desired, touched: &Touched, now: Moment) -> RoutingTable {
+        self.endpoints.forgive(&touched.spoken_of);
         if touched.everything {
-            self.compile_everything(desired);
+            self.compile_everything(desired, now);
         } else {
             let mut resolved = ResolvedBackends::new();
             for index in self.routes_of(touched) {
                 if let Some(spec) = self.table.routes.get(index).map(|r| Arc::clone(&r.spec)) {
-                    let route = self.route(&spec, desired, &mut resolved);
+                    let route = self.route(&spec, desired, &mut resolved, now);
                     if let Some(slot) = self.table.routes.get_mut(index) {
                         *slot = Arc::new(route);
                     }
                 }
             }
         }
-        self.prune();
+        self.endpoints.prune();
         self.table.generation = Generation(self.table.generation.0 + 1);
         self.table.clone()
     }
 
-    fn compile_everything(&mut self, desired: &Desired) {
+    fn compile_everything(&mut self, desired: &Desired, now: Moment) {
         let mut resolved = ResolvedBackends::new();
+        // Until the end, for the endpoints of a route that is gone may be those of another one by now.
+        let mut gone = Vec::new();
         let specs = desired.routes();
         let same_routes = specs.len() == self.table.routes.len()
             && specs.iter().zip(&self.table.routes).all(|(spec, route)| Arc::ptr_eq(spec, &route.spec));
         if !same_routes {
             let names: HashSet<_> = specs.iter().map(|s| &s.name).collect();
-            self.carried.retain(|name, _| names.contains(name));
+            gone.extend(self.carried.extract_if(|name, _| !names.contains(name)));
             self.table.matcher = Arc::new(Matcher::new(specs));
             self.table.by_name =
                 Arc::new(specs.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect());
@@ -98,7 +76,7 @@ impl Compiler {
             }
         }
         let routes: Vec<_> =
-            specs.iter().map(|spec| Arc::new(self.route(spec, desired, &mut resolved))).collect();
+            specs.iter().map(|spec| Arc::new(self.route(spec, desired, &mut resolved, now))).collect();
         self.table.routes = routes;
     }
 
@@ -108,118 +86,126 @@ impl Compiler {
         by_service.chain(by_name).copied().collect()
     }
 
-    fn route(&mut self, spec: &Arc<RouteSpec>, desired: &Desired, resolved: &mut ResolvedBackends) -> Route {
+    fn route(
+        &mut self,
+        spec: &Arc<RouteSpec>,
+        desired: &Desired,
+        resolved: &mut ResolvedBackends,
+        now: Moment,
+    ) -> Route {
         let mut problems = Vec::new();
         let (assigned, unassigned) = assign(spec, desired, resolved, &mut problems);
-        let members: Vec<Vec<Member>> =
-            assigned.iter().map(|own| own.iter().map(|e| self.member(e)).collect()).collect();
-        let (candidates, last_resort) = candidates(&members);
-        let split = desired.weights(&spec.name).map(|w| w.split().to_vec()).unwrap_or_else(|| spec.weights());
-        let revision = desired.weights(&spec.name).map(|w| w.revision()).unwrap_or_default();
+        let weights = desired.weights(&spec.name);
+        let revision = weights.map(|w| w.revision()).unwrap_or_default();
+        let mut carried = self.carried.remove(&spec.name).unwrap_or_default();
+        let _gone = carried.fit(spec, revision);
+        let members = self.members(spec, &assigned, &mut carried);
+        let (found, last_resort) = usable(&members, &spec.traffic);
+        let split = weights.map(|w| w.split().to_vec()).unwrap_or_else(|| spec.weights());
         let asked: Vec<Share> = spec
             .versions
             .iter()
             .map(|v| split.iter().find(|(name, _)| *name == v.name).map_or(Share::ZERO, |(_, share)| *share))
             .collect();
-        let usable: Vec<bool> = candidates.iter().map(|c| !c.is_empty()).collect();
-        let heirs = heirs(spec.on_empty, &asked, &usable);
-        let effective = effective(&asked, &usable, &heirs);
+        let is_usable: Vec<bool> = found.iter().map(|usable| !usable.candidates.is_empty()).collect();
+        let heirs = heirs(spec.on_empty, &asked, &is_usable);
+        let effective = effective(&asked, &is_usable, &heirs);
         let known = desired.knows(spec);
         if known {
-            problems.extend(empty_versions(spec, &asked, &usable, &heirs, &members));
-            problems.extend(last_resort.then(|| all_refuse(spec)));
+            problems.extend(empty_versions(spec, &asked, &is_usable, &heirs, &members));
+            if last_resort {
+                problems.push(nothing_better(spec, &found));
+            } else {
+                problems.extend(panicking(spec, &found));
+            }
         }
-
-        let carried = self.carried.entry(spec.name.clone()).or_default();
-        carried.fit(spec, revision);
-        let versions = spec
-            .versions
-            .iter()
-            .zip(members.into_iter().zip(candidates))
-            .zip(asked.iter().zip(&effective))
-            .map(|((v, (members, candidates)), (asked, effective))| {
-                let CarriedVersion { tally, turn, origin, begun_before } =
-                    carried.versions.entry(v.name.clone()).or_default().clone();
-                Version {
-                    name: v.name.clone(),
-                    asked: *asked,
-                    effective: *effective,
-                    origin: Origin::new(*asked, *effective, origin),
-                    begun_before,
-                    tally,
-                    members,
-                    candidates,
-                    balancer: Balancer { balance: spec.balance.clone(), turn },
-                }
-            })
-            .collect();
+        let just_up = carried.was_known(known).then_some(now);
+        let versions =
+            versions(spec, &mut carried, members, found, (just_up, now), asked.iter().zip(&effective));
         // By the shares in force, so that a version that is empty for a while owes nothing when it is back.
         let weights = effective.iter().map(|share| u64::from(share.millionths())).zip(&carried.places);
         let split =
             Split::new(weights.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
         problems.sort();
         problems.dedup();
-        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, split }
+        let budget = Arc::clone(&carried.budget);
+        self.carried.insert(spec.name.clone(), carried);
+        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, budget, split }
     }
 
-    fn member(&mut self, found: &ResolvedEndpoint) -> Member {
-        let key = (found.id.clone(), found.protocol);
-        let endpoint = self.endpoints.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let endpoint = Arc::new(Endpoint::new(found.id.clone(), found.pod.clone(), found.protocol));
-            self.endpoints.insert(key, Arc::downgrade(&endpoint));
-            endpoint
-        });
-        Member { endpoint, phase: found.phase }
-    }
-
-    /// What the cluster says anew of an address outweighs a connection that it refused before (semantics §2.2).
-    fn forgive(&self, spoken_of: &HashSet<IpAddr>) {
-        for ip in spoken_of {
-            let first = EndpointId { address: SocketAddr::new(*ip, 0), pod_uid: Arc::from("") };
-            let from_there = self.endpoints.range((first, Protocol::Http1)..);
-            for (_, endpoint) in from_there.take_while(|((id, _), _)| id.address.ip() == *ip) {
-                if let Some(endpoint) = endpoint.upgrade() {
-                    endpoint.forgive();
-                }
-            }
-        }
-    }
-
-    /// Forgets endpoints that no table has any more, once they may be half of those remembered.
-    fn prune(&mut self) {
-        if self.endpoints.len() > self.prune_at {
-            self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
-            self.prune_at = 2 * self.endpoints.len() + 64;
-        }
+    /// The members of each version, as they were before as far as they were.
+    fn members(
+        &mut self,
+        spec: &RouteSpec,
+        assigned: &[Vec<ResolvedEndpoint>],
+        carried: &mut CarriedRoute,
+    ) -> Vec<Vec<Member>> {
+        let of = |(version, own): (&VersionSpec, &Vec<ResolvedEndpoint>)| {
+            let how = Manner { protocol: spec.traffic.protocol, tls: tls(spec, version).map(Arc::new) };
+            let carried = carried.versions.entry(version.name.clone()).or_default();
+            carried.begin();
+            own.iter().map(|found| carried.member(found, &how, &mut self.endpoints)).collect()
+        };
+        spec.versions.iter().zip(assigned).map(of).collect()
     }
 }
 
-impl CarriedRoute {
-    fn fit(&mut self, spec: &RouteSpec, revision: Revision) {
-        self.places.resize_with(spec.versions.len().max(self.places.len()), Arc::default);
-        if !self.names.iter().eq(spec.versions.iter().map(|v| &v.name)) {
-            self.fit_stable(spec);
-            self.names = spec.versions.iter().map(|v| v.name.clone()).collect();
-        }
-        self.versions.retain(|name, _| spec.versions.iter().any(|v| v.name == *name));
-        if std::mem::replace(&mut self.revision, revision) != revision {
-            self.versions.values_mut().for_each(|version| version.begun_before = version.tally.begun());
-        }
-    }
+/// The versions with their endpoints, of which those that are used or not any more are told so.
+fn versions<'a>(
+    spec: &RouteSpec,
+    carried: &mut CarriedRoute,
+    members: Vec<Vec<Member>>,
+    found: Vec<Usable>,
+    (just_up, now): (Option<Moment>, Moment),
+    shares: impl Iterator<Item = (&'a Share, &'a Share)>,
+) -> Vec<Version> {
+    let mut unused = Unused::new();
+    let version =
+        |((v, (members, usable)), (asked, effective)): ((&VersionSpec, (Vec<Member>, Usable)), _)| {
+            let (asked, effective): (&Share, &Share) = (asked, effective);
+            let carried = carried.versions.entry(v.name.clone()).or_default();
+            carried.settle(&members, &usable, just_up, &mut unused);
+            let Usable { candidates, all_used, .. } = usable;
+            Version {
+                name: v.name.clone(),
+                asked: *asked,
+                effective: *effective,
+                origin: Origin::new(*asked, *effective, Arc::clone(&carried.origin)),
+                begun_before: carried.begun_before,
+                tally: Arc::clone(&carried.tally),
+                balancer: Balancer {
+                    balance: spec.balance.clone(),
+                    turn: Arc::clone(&carried.turn),
+                    ring: carried.ring(&spec.balance, &candidates),
+                    slow_start: SlowStart::of(spec.traffic.slow_start, &candidates, now),
+                    all_used,
+                },
+                outliers: spec.traffic.outliers,
+                members,
+                candidates,
+            }
+        };
+    let versions =
+        spec.versions.iter().zip(members.into_iter().zip(found)).zip(shares).map(version).collect();
+    unused.iter().for_each(|standing| standing.exit());
+    versions
+}
 
-    /// The first place tells where the stable version stands: another one stands elsewhere. If it was the only canary, as
-    /// at the end of many a rollout, it is just where the former one was not.
-    fn fit_stable(&mut self, spec: &RouteSpec) {
-        let stable = spec.versions.first().map(|v| &v.name);
-        if let Some(place) = self.places.first_mut()
-            && stable != self.names.first()
-        {
-            *place = match self.names.as_slice() {
-                [_, canary] if Some(canary) == stable => Arc::new(place.turned()),
-                _ => Arc::default(),
-            };
-        }
-    }
+/// How TLS is spoken with the pods of a version, with the name that their certificates must have.
+fn tls(spec: &RouteSpec, version: &VersionSpec) -> Option<UpstreamTls> {
+    let mut tls = spec.traffic.upstream_tls.clone()?;
+    let host = || {
+        spec.hosts.iter().find_map(|host| match host {
+            HostMatch::Exact(name) => Some(name.clone()),
+            HostMatch::Suffix(_) => None,
+        })
+    };
+    let of_service = || {
+        let service = &version.backend.as_ref().unwrap_or(&spec.backend).service;
+        format!("{}.{}.svc", service.name, service.namespace)
+    };
+    tls.server_name = tls.server_name.or_else(host).or_else(|| Some(of_service()));
+    Some(tls)
 }
 
 /// Gives each endpoint to the first version that lists it; also those that no version does.
@@ -268,26 +254,6 @@ fn assign(
         labels_pending: endpoint.labels_pending,
     });
     (assigned, unassigned.collect())
-}
-
-/// The endpoints of each version that get requests: those ready, else those draining (semantics §2.1); of these, not those
-/// that refused a connection, unless nothing else is left in the whole route: true then.
-fn candidates(members: &[Vec<Member>]) -> (Vec<Vec<Arc<Endpoint>>>, bool) {
-    let of = |members: &[Member], phase, refused: bool| -> Vec<Arc<Endpoint>> {
-        let fit = members.iter().filter(|m| m.phase == phase && m.endpoint.is_refused() == refused);
-        fit.map(|m| Arc::clone(&m.endpoint)).collect()
-    };
-    let best = |members: &[Member], refused| {
-        let ready = of(members, EndpointPhase::Ready, refused);
-        if ready.is_empty() { of(members, EndpointPhase::Draining, refused) } else { ready }
-    };
-    let fit: Vec<_> = members.iter().map(|members| best(members, false)).collect();
-    if fit.iter().any(|candidates| !candidates.is_empty()) {
-        return (fit, false);
-    }
-    let refused: Vec<_> = members.iter().map(|members| best(members, true)).collect();
-    let any = refused.iter().any(|candidates| !candidates.is_empty());
-    (refused, any)
 }
 
 /// The weights by which the share of an empty version is given away: all to stable; if that is empty itself, to the
@@ -364,30 +330,26 @@ fn empty_versions(
         .collect()
 }
 
-fn all_refuse(spec: &RouteSpec) -> Problem {
-    Problem::new(
-        format!(
-            "every pod of route {} refused its last connection: requests are tried on them all the same, and answered \
-             502 while none takes them",
-            spec.name
-        ),
-        "see whether the application listens on the port that the Service names (kubectl logs, kubectl describe pod)",
-    )
-}
-
 fn why_empty(members: &[Member], selector: Option<&Selector>) -> String {
     let all = members.len();
-    let unready = members.iter().filter(|m| m.phase == EndpointPhase::Unready).count();
-    match (all, all - unready, selector) {
-        (0, _, Some(selector)) => format!("no pod of the Service matches `{selector}`"),
-        (0, _, None) => "the Service has no pod left for it".to_owned(),
-        (1, 0, _) => "its only pod is not ready".to_owned(),
-        (1, _, _) => "its only pod refuses connections".to_owned(),
-        (_, 0, _) => format!("none of its {all} pods is ready"),
-        (_, refused, _) if refused == all => format!("all its {all} pods refuse connections"),
-        (_, refused, _) => {
+    let count = |state| members.iter().filter(|m| m.state() == state).count();
+    let (unready, refused) = (count(EndpointState::Unready), count(EndpointState::Refused));
+    let others = all - unready - refused;
+    match (all, unready, refused, selector) {
+        (0, _, _, Some(selector)) => format!("no pod of the Service matches `{selector}`"),
+        (0, _, _, None) => "the Service has no pod left for it".to_owned(),
+        (1, 1, _, _) => "its only pod is not ready".to_owned(),
+        (1, _, 1, _) => "its only pod refuses connections".to_owned(),
+        (1, ..) => "its only pod is set aside".to_owned(),
+        (_, unready, _, _) if unready == all => format!("none of its {all} pods is ready"),
+        (_, _, refused, _) if refused == all => format!("all its {all} pods refuse connections"),
+        _ if others == 0 => {
             format!("of its {all} pods, {unready} not ready and {refused} refusing connections")
         }
+        _ => format!(
+            "of its {all} pods, {unready} not ready, {refused} refusing connections and {others} ejected or failing \
+             health checks"
+        ),
     }
 }
 

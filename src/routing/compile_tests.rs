@@ -1,5 +1,7 @@
 //! Shares, pods, problems, and what is carried from table to table.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -47,6 +49,7 @@ struct World {
     desired: Desired,
     compiler: Compiler,
     table: RoutingTable,
+    now: Moment,
 }
 
 impl World {
@@ -55,6 +58,7 @@ impl World {
             desired: Desired::default(),
             compiler: Compiler::default(),
             table: RoutingTable::default(),
+            now: Moment::from_millis(1_000_000),
         };
         world.routes(routes);
         world
@@ -72,7 +76,7 @@ impl World {
     }
 
     fn compile(&mut self, touched: &Touched) {
-        self.table = self.compiler.compile(&self.desired, touched);
+        self.table = self.compiler.compile(&self.desired, touched, self.now);
     }
 
     fn routes(&mut self, routes: &[&str]) {
@@ -138,7 +142,7 @@ impl World {
 
 fn show(route: &Route) -> Vec<String> {
     let version = |v: &Version| {
-        let candidates: Vec<_> = v.candidates().iter().map(|e| e.id.to_string()).collect();
+        let candidates: Vec<_> = v.candidates().iter().map(|s| s.endpoint().id.to_string()).collect();
         format!("{} {}->{} [{}]", v.name, v.asked, v.effective, candidates.join(" "))
     };
     let unassigned = |u: &Unassigned| {
@@ -323,7 +327,7 @@ fn s2_4_fail_answers_503_for_the_share_of_an_empty_version() {
     assert_eq!(world.show(), ["v1 90->90 [10.0.0.1:8080]", "v2 10->10 []"]);
     assert_eq!(world.requests(1_000), counts(&[("v1 by weight", 900), ("v2 by weight", 100)]));
     let empty = &world.route("shop").versions[1];
-    assert!(empty.pick(|_| false, || 0).is_none());
+    assert!(empty.pick(None, Moment::default(), |_| false, || 0).is_none());
 }
 
 #[test]
@@ -382,7 +386,7 @@ fn s3_3_off_by_less_than_one_though_stable_and_canary_change_roles() {
 fn i3_what_is_counted_and_known_is_carried_by_identity() {
     let mut world = World::with(SHOP, "10.0.0.1 a, 10.0.0.2 b", "a, b version=v2");
     let before = Arc::clone(world.route("shop"));
-    let in_flight = before.versions[0].pick(|_| false, || 0).unwrap();
+    let in_flight = before.versions[0].pick(None, Moment::default(), |_| false, || 0).unwrap();
     before.versions[1].members[0].endpoint.refuse();
     // A weight, another config with another order, a relist, and pods that come and go.
     world.weights("shop", &[("v2", "20")]);
@@ -632,7 +636,7 @@ proptest! {
                 Event::Config(first) => world.routes(&ROUTES[first..]),
             }
             let everything = Touched { everything: true, ..Touched::default() };
-            let scratch = Compiler::default().compile(&world.desired, &everything);
+            let scratch = Compiler::default().compile(&world.desired, &everything, world.now);
             prop_assert_eq!(content(&world.table), content(&scratch));
             for route in world.table.routes() {
                 let sum: u32 = route.versions.iter().map(|v| v.effective.millionths()).sum();
@@ -704,7 +708,10 @@ fn s2_3_a_request_in_flight_on_a_leaving_pod_is_counted_to_its_end() {
     world.slice("");
     (0..500_u16).for_each(|i| world.slice(&format!("10.0.{}.{}", 1 + i / 256, i % 256)));
     world.slice("10.0.0.1");
-    assert_eq!(world.route("shop").versions[0].candidates[0].in_flight(), 1);
+    assert_eq!(world.route("shop").versions[0].candidates[0].endpoint().in_flight(), 1);
     drop(in_flight);
-    assert_eq!(world.route("shop").versions[0].candidates[0].in_flight(), 0);
+    assert_eq!(world.route("shop").versions[0].candidates[0].endpoint().in_flight(), 0);
 }
+
+#[path = "endpoints_tests.rs"]
+mod endpoints_tests;

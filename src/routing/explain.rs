@@ -110,7 +110,7 @@ impl Route {
             version: only.map(|v| v.name.clone()),
             rule: Some(if fallback { ChoiceReason::Fallback } else { ChoiceReason::Weight }),
             endpoint: only.and_then(|v| match v.candidates.as_slice() {
-                [endpoint] => Some(endpoint.id.address.to_string()),
+                [only] => Some(only.endpoint().id.address.to_string()),
                 _ => None,
             }),
             versions: versions
@@ -118,7 +118,12 @@ impl Route {
                 .map(|v| VersionOdds {
                     name: v.name.clone(),
                     percent: v.effective,
-                    endpoints: v.candidates.iter().take(ENDPOINTS_SHOWN).map(|e| e.id.to_string()).collect(),
+                    endpoints: v
+                        .candidates
+                        .iter()
+                        .take(ENDPOINTS_SHOWN)
+                        .map(|e| e.endpoint().id.to_string())
+                        .collect(),
                 })
                 .collect(),
             why,

@@ -36,7 +36,7 @@ fn table(routes: Vec<RouteSpec>, pods: &[&str]) -> RoutingTable {
     let mut desired = Desired::default();
     let statics = BTreeMap::from([(key("svc"), pods.collect())]);
     let (touched, _) = desired.set_routes(routes, Some(statics), Timestamp::default());
-    Compiler::default().compile(&desired, &touched)
+    Compiler::default().compile(&desired, &touched, crate::model::Moment::default())
 }
 
 /// An explanation as lines: route, version, rule and endpoint where there is just one; the odds; the reasons.

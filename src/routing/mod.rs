@@ -1,20 +1,34 @@
 //! From a request to its route, version and endpoint.
 //!
-//! CORE: a [`RoutingTable`] is immutable; what must outlive it (the split's place, requests in flight, tallies, refused
-//! connections) is kept in `Arc`s that the [`Compiler`] carries from table to table by identity. Chance is an argument.
+//! CORE: a [`RoutingTable`] is immutable; what must outlive it (the split's place, requests in flight, tallies, what is
+//! known of endpoints) is kept in `Arc`s that the [`Compiler`] carries from table to table by identity. Time and chance are
+//! arguments.
 
 mod balance;
+mod budget;
+mod carry;
 mod compile;
 mod endpoint;
 mod explain;
+mod hash;
+mod latency;
 mod matcher;
+mod outliers;
+#[cfg(test)]
+mod samples;
+mod slow_start;
 mod split;
+mod standing;
 mod table;
 pub mod tally;
+mod usable;
 
+pub use budget::{ActiveRequest, RetryBudget, RetryPermit};
 pub use compile::Compiler;
 pub use endpoint::{Connections, Endpoint, InFlight};
 pub use explain::{Explanation, VersionOdds};
+pub use hash::hash_key;
 pub use matcher::{Matched, MatchedBy, Matcher, RouteIndex};
 pub use split::{Place, Split};
-pub use table::{Choice, Member, Route, RoutingTable, Unassigned, Version};
+pub use standing::{AttemptOutcome, Standing};
+pub use table::{Choice, EndpointState, Member, Route, RoutingTable, Unassigned, Version};

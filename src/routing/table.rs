@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use crate::model::{
-    ChoiceReason, EndpointPhase, Generation, PodKey, Problem, Revision, RouteName, RouteSpec, Share,
-    VersionName,
+    Balance, ChoiceReason, EndpointPhase, Generation, Moment, Outliers, PodKey, Problem, Revision, RouteName,
+    RouteSpec, SetAsideReason, Share, Traffic, VersionName,
 };
 
-use super::balance::Balancer;
+use super::balance::{Balancer, Question};
 use super::matcher::{Matched, Matcher, RouteIndex};
 use super::split::{Place, Split};
 use super::tally::Tally;
-use super::{Endpoint, InFlight};
+use super::{AttemptOutcome, Endpoint, InFlight, RetryBudget, Standing};
 
 /// Everything that routing a request needs; replaced as a whole.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +68,8 @@ pub struct Route {
     pub unassigned: Vec<Unassigned>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
+    /// How many of its requests may be repeated at once (semantics §4.3).
+    pub budget: Arc<RetryBudget>,
     /// By the shares in force.
     pub(super) split: Split,
 }
@@ -120,8 +124,9 @@ pub struct Version {
     pub tally: Arc<Tally>,
     /// All its endpoints, whatever their state.
     pub members: Vec<Member>,
-    pub(super) candidates: Vec<Arc<Endpoint>>,
+    pub(super) candidates: Vec<Arc<Standing>>,
     pub(super) balancer: Balancer,
+    pub(super) outliers: Outliers,
     /// How many requests it had got when the revision in force began.
     pub(super) begun_before: u64,
     pub(super) origin: Origin,
@@ -161,18 +166,97 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     /// Where it is in its life.
     pub phase: EndpointPhase,
+    /// How it stands with the version.
+    pub standing: Arc<Standing>,
+}
+
+/// What an endpoint is to a version, all things considered; of several, the first that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// It refused a connection, and nothing better has been heard of it since.
+    Refused,
+    /// Not serving, as the cluster tells it.
+    Unready,
+    /// Serving and terminating.
+    Draining,
+    /// It failed too often, and is set aside for a while.
+    Ejected,
+    /// It fails the route's health checks.
+    Unhealthy,
+    /// It gets requests.
+    Ready,
+}
+
+impl Member {
+    /// What it is to its version now.
+    #[must_use]
+    pub fn state(&self) -> EndpointState {
+        match self.phase {
+            _ if self.endpoint.is_refused() => EndpointState::Refused,
+            EndpointPhase::Unready => EndpointState::Unready,
+            EndpointPhase::Draining => EndpointState::Draining,
+            EndpointPhase::Ready if self.standing.is_ejected() => EndpointState::Ejected,
+            EndpointPhase::Ready if self.standing.is_unhealthy() => EndpointState::Unhealthy,
+            EndpointPhase::Ready => EndpointState::Ready,
+        }
+    }
+
+    /// The same by these settings: without health checks nothing is unhealthy, whatever former ones found.
+    pub(super) fn state_for(&self, traffic: &Traffic) -> EndpointState {
+        let state = self.state();
+        if state == EndpointState::Unhealthy && traffic.health_check.is_none() {
+            EndpointState::Ready
+        } else {
+            state
+        }
+    }
 }
 
 impl Version {
-    /// An endpoint for the next request: one that `tried` does not hold of, if there is one.
-    pub fn pick(&self, tried: impl Fn(&Endpoint) -> bool, random: impl FnMut() -> u64) -> Option<InFlight> {
-        self.balancer.pick(&self.candidates, tried, random).map(InFlight::begin)
+    /// An endpoint for the next request: one that `tried` does not hold of, if there is one. `key` is the hash of the
+    /// request's key ([`hash_key`](super::hash_key)) where the route balances by it and the request has it; `now` may be a
+    /// few milliseconds old; `random` gives 64 random bits a call.
+    pub fn pick(
+        &self,
+        key: Option<u64>,
+        now: Moment,
+        tried: impl Fn(&Endpoint) -> bool,
+        random: impl FnMut() -> u64,
+    ) -> Option<InFlight> {
+        let asked = Question { key, now };
+        self.balancer.pick(&self.candidates, asked, tried, random).map(InFlight::begin)
+    }
+
+    /// An attempt on an endpoint that [`Self::pick`] gave has ended; to be told once for each. `took` is the time from its
+    /// begin to the head of its answer, or to its end without one.
+    ///
+    /// The reason when the endpoint is set aside for it: then the table must be compiled anew, and somebody must take the
+    /// endpoint back when it is time.
+    pub fn ended(
+        &self,
+        at: &InFlight,
+        outcome: AttemptOutcome,
+        took: Duration,
+        now: Moment,
+    ) -> Option<SetAsideReason> {
+        if self.balancer.balance == Balance::PeakEwma {
+            at.standing().took(outcome, took, now);
+        }
+        let reason = at.standing().ended(outcome, &self.outliers, now)?;
+        self.tally.set_aside(reason);
+        Some(reason)
     }
 
     /// The endpoints that get requests.
     #[must_use]
-    pub fn candidates(&self) -> &[Arc<Endpoint>] {
+    pub fn candidates(&self) -> &[Arc<Standing>] {
         &self.candidates
+    }
+
+    /// Whether endpoints that are set aside get requests all the same, because they are too many.
+    #[must_use]
+    pub fn uses_all(&self) -> bool {
+        self.balancer.all_used
     }
 
     /// How many requests it got under the revision in force.

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::model::{AnswerReason, ChoiceReason, FailureKind};
+use crate::model::{AnswerReason, ChoiceReason, FailureKind, SetAsideReason};
 
 /// The upper bounds of the latency buckets, in microseconds: 1, 1.5, 2, 3, 5, 7 of each decade from 100 µs to 100 s.
 pub const LATENCY_BOUNDS: [u64; 37] = [
@@ -52,6 +52,7 @@ pub const LATENCY_BOUNDS: [u64; 37] = [
 pub struct Tally {
     requests: [CodeCounts; ChoiceReason::ALL.len()],
     failures: [AtomicU64; FailureKind::ALL.len()],
+    set_aside: [AtomicU64; SetAsideReason::ALL.len()],
     retried_ok: AtomicU64,
     retried_failed: AtomicU64,
     begun: AtomicU64,
@@ -74,6 +75,11 @@ impl Tally {
         self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request that began was given to another version, before any endpoint had seen it.
+    pub fn give_away(&self) {
+        self.begun.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// A request that began has ended with this status after this time.
     pub fn end(&self, reason: ChoiceReason, status: u16, took: Duration) {
         self.ended.fetch_add(1, Ordering::Relaxed);
@@ -86,6 +92,13 @@ impl Tally {
     /// An attempt failed.
     pub fn fail(&self, kind: FailureKind) {
         if let Some(count) = self.failures.get(kind.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An endpoint was set aside.
+    pub fn set_aside(&self, reason: SetAsideReason) {
+        if let Some(count) = self.set_aside.get(reason.index()) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -110,6 +123,11 @@ impl Tally {
         Snapshot {
             requests,
             failures: FailureKind::ALL.iter().zip(&self.failures).map(|(kind, n)| (*kind, load(n))).collect(),
+            set_aside: SetAsideReason::ALL
+                .iter()
+                .zip(&self.set_aside)
+                .map(|(why, n)| (*why, load(n)))
+                .collect(),
             retried_ok: load(&self.retried_ok),
             retried_failed: load(&self.retried_failed),
             active: load(&self.begun).saturating_sub(load(&self.ended)),
@@ -150,6 +168,8 @@ pub struct Snapshot {
     pub requests: Vec<(ChoiceReason, u16, u64)>,
     /// Failed attempts by kind.
     pub failures: Vec<(FailureKind, u64)>,
+    /// How often an endpoint was set aside, by reason.
+    pub set_aside: Vec<(SetAsideReason, u64)>,
     /// Requests that another endpoint answered.
     pub retried_ok: u64,
     /// Requests that were tried more than once in vain.

@@ -33,7 +33,10 @@ pub struct AccessEntry<'a> {
     pub answer: Option<&'a str>,
     /// The endpoint that was tried last.
     pub upstream: Option<String>,
-    /// How many endpoints were tried.
+    /// The endpoints that were tried in vain before; left out where there were none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<String>,
+    /// How many attempts there were.
     pub attempts: u32,
     /// From the request's head to the end of the answer, in milliseconds.
     pub duration_ms: f64,

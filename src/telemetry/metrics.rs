@@ -9,6 +9,7 @@ use prometheus::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::AccessLog;
+use super::endpoint_events::LineLimit;
 
 /// `serinus_requests_total`: route, version, code, reason.
 pub const REQUESTS: Name =
@@ -34,6 +35,8 @@ pub const EFFECTIVE_WEIGHT: Name = Name(
 );
 /// `serinus_endpoints`: route, version, state.
 pub const ENDPOINTS: Name = Name("serinus_endpoints", "Endpoints of a version, by state.");
+/// `serinus_ejections_total`: route, version, reason.
+pub const EJECTIONS: Name = Name("serinus_ejections_total", "Times an endpoint was set aside, by reason.");
 /// `serinus_active_requests`: route, version.
 pub const ACTIVE_REQUESTS: Name = Name("serinus_active_requests", "Requests being served.");
 /// `serinus_route_problems`: route.
@@ -66,6 +69,7 @@ pub struct Telemetry {
     pub(super) connection_limits: IntCounterVec,
     dropped_lines: IntCounter,
     access_log: OnceLock<ErrorCounter>,
+    pub(super) endpoint_lines: LineLimit,
 }
 
 /// The `result` of what went well.
@@ -162,6 +166,7 @@ impl Telemetry {
             connection_limits: counters(LIMIT_REACHED.0, LIMIT_REACHED.1, &["listener"])?,
             dropped_lines,
             access_log: OnceLock::new(),
+            endpoint_lines: LineLimit::default(),
             registry,
         })
     }

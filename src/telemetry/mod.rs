@@ -5,11 +5,13 @@
 
 mod access_log;
 mod certificate_events;
+mod endpoint_events;
 mod events;
 mod logs;
 pub mod metrics;
 mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
+pub use endpoint_events::EndpointNote;
 pub use logs::{LogFormat, Logs, init as init_logs};
 pub use metrics::Telemetry;

@@ -16,7 +16,7 @@ use super::listener::{Clients, ListenerCertificates};
 use super::material::Material;
 use super::report::{Hindrance, Loaded, Report, TlsErrors};
 use super::source::Source;
-use super::upstream::{Trust, UpstreamConnector, UpstreamConnectors};
+use super::upstream::{Trust, UpstreamConnector, UpstreamConnectors, nameless};
 
 /// The certificates of a router.
 pub struct Store {
@@ -68,7 +68,7 @@ impl Store {
             unusable: BTreeMap::new(),
             system: None,
         };
-        let secrets = state.want(upstreams.cloned().collect());
+        let secrets = state.want(upstreams.map(nameless).collect());
         let look = state.material.look(now);
         let errors = state.listener_errors(now);
         if !errors.is_empty() {
@@ -108,7 +108,7 @@ impl Store {
     pub fn want<'a>(&self, upstreams: impl Iterator<Item = &'a UpstreamTls>) {
         let now = SystemTime::now();
         let mut state = self.state();
-        let secrets = state.want(upstreams.cloned().collect());
+        let secrets = state.want(upstreams.map(nameless).collect());
         let look = state.material.look(now);
         state.wire(&look.changed);
         self.connectors.publish(state.upstreams.clone());

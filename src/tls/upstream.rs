@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::model::{HostMatch, Problem, ServiceKey, UpstreamTls};
+use crate::model::{Problem, UpstreamTls};
 
 use super::identity::Identity;
 use super::provider;
@@ -58,7 +58,7 @@ impl UpstreamConnectors {
     /// Nothing for settings that the store was never told of.
     #[must_use]
     pub fn get(&self, tls: &UpstreamTls) -> Option<Arc<UpstreamConnector>> {
-        self.by_settings.load().get(tls).cloned()
+        self.by_settings.load().get(&nameless(tls)).cloned()
     }
 
     /// Does the handshake on a connection to a pod. Limits no time: whoever calls does.
@@ -239,24 +239,19 @@ impl ServerCertVerifier for NotVerified {
     }
 }
 
-/// The name that the certificate of a route's pods must have: that of the settings, else the route's first exact host, else
-/// the Service's.
+/// The same settings without a name: which pod's certificate is checked makes no difference to how.
+pub(super) fn nameless(tls: &UpstreamTls) -> UpstreamTls {
+    UpstreamTls { server_name: None, ..tls.clone() }
+}
+
+/// The name that a pod's certificate must have, of settings that say it.
 ///
 /// # Errors
-/// When it is no name that a certificate could have.
-pub fn server_name(
-    tls: &UpstreamTls,
-    hosts: &[HostMatch],
-    service: &ServiceKey,
-) -> Result<ServerName<'static>, TlsError> {
-    let exact = hosts.iter().find_map(|host| match host {
-        HostMatch::Exact(host) => Some(host.clone()),
-        HostMatch::Suffix(_) => None,
-    });
-    let name = tls.server_name.clone().or(exact);
-    let name = name.unwrap_or_else(|| format!("{}.{}.svc", service.name, service.namespace));
+/// When there is none, or it is no name that a certificate could have.
+pub fn server_name(tls: &UpstreamTls) -> Result<ServerName<'static>, TlsError> {
+    let name = tls.server_name.as_deref().unwrap_or_default();
     // An IPv6 address is written in brackets in a host.
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     ServerName::try_from(bare.to_owned()).map_err(|_| TlsError::BadName(name.chars().take(300).collect()))
 }
 

@@ -50,15 +50,6 @@ impl Link {
         }
     }
 
-    /// Whether the other side has neither closed it nor sent anything: asks the system, for what tokio knows may be a moment
-    /// old.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked = socket2::SockRef::from(self.socket()).peek(&mut byte);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
-
     /// Makes closing it a reset, so that who reads from it does not take its end for the end of a message.
     pub fn reset_on_close(&self) {
         // A socket that refuses is gone already.

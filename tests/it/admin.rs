@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 use serinus::admin::{self, AdminOptions};
 use serinus::control::{self, Control, RoutesConfig, Start};
 use serinus::model::{
-    AnswerReason, BackendRef, Balance, ChoiceReason, HostMatch, OnEmpty, PathMatch, RouteSpec, ServiceKey,
-    StaticEndpoint, VersionSpec,
+    AnswerReason, BackendRef, Balance, ChoiceReason, FailureKind, HostMatch, Moment, OnEmpty, PathMatch,
+    RouteSpec, ServiceKey, SetAsideReason, StaticEndpoint, VersionSpec,
 };
 use serinus::routing::tally::Unrouted;
+use serinus::routing::{AttemptOutcome, InFlight};
 use serinus::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -298,6 +299,39 @@ async fn a_refused_endpoint_is_shown_as_such() {
     let metrics = router.get("/metrics").await.body;
     assert!(metrics.contains(r#"serinus_endpoints{route="shop",version="v1",state="ejected"} 1"#));
     assert!(metrics.contains(r#"serinus_endpoints{route="shop",version="v1",state="ready"} 5"#));
+}
+
+#[tokio::test]
+async fn endpoints_that_are_set_aside_are_shown_as_such() {
+    let router = Router::open().await;
+    let table = router.control.table().load_full();
+    let version = &table.route("shop").unwrap().versions[0];
+    let at = InFlight::begin(&version.members[1].standing);
+    let failed = AttemptOutcome::Failed(FailureKind::Reset);
+    let told = (0..9).filter_map(|_| version.ended(&at, failed, Duration::ZERO, Moment::default()));
+    assert_eq!(told.collect::<Vec<_>>(), [SetAsideReason::ConsecutiveFailures]);
+    version.members[2].standing.set_unhealthy(true);
+    let shop = router.get("/api/v1/routes/shop").await.json();
+    let endpoints = &shop["versions"][0]["endpoints"];
+    let counts =
+        ["ready", "draining", "unready", "refused", "ejected", "unhealthy"].map(|s| endpoints[s].as_u64());
+    assert_eq!(counts, [4, 0, 0, 0, 1, 1].map(Some));
+    let states = |i: usize| {
+        let of = &endpoints["addresses"][i];
+        (of["refused"].as_bool(), of["ejected"].as_bool(), of["unhealthy"].as_bool())
+    };
+    assert_eq!(states(0), (Some(false), Some(false), Some(false)));
+    assert_eq!((states(1).1, states(2).2), (Some(true), Some(true)));
+    let metrics = router.get("/metrics").await.body;
+    for line in [
+        r#"serinus_endpoints{route="shop",version="v1",state="ready"} 4"#,
+        r#"serinus_endpoints{route="shop",version="v1",state="ejected"} 1"#,
+        r#"serinus_endpoints{route="shop",version="v1",state="unhealthy"} 1"#,
+        r#"serinus_ejections_total{route="shop",version="v1",reason="consecutive-failures"} 1"#,
+        r#"serinus_ejections_total{route="shop",version="v1",reason="refused"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
 }
 
 #[tokio::test]

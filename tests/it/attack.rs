@@ -115,11 +115,11 @@ async fn s4_5_a_connection_taken_at_the_last_moment_is_answered() {
 async fn s2_2_an_endpoint_that_nobody_would_probe_is_not_set_aside() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (router, _folder) = router(nobody).await;
-    // A second gateway on the same table, whose refusals nobody takes.
-    let (refusals, _) = mpsc::channel(1);
+    // A second gateway on the same table, of whose endpoints that are set aside nobody hears.
+    let (set_aside, _) = mpsc::channel(1);
     let options = GatewayOptions {
         access_log: None,
-        refusals,
+        set_aside,
         unrouted: Arc::default(),
         trusted_proxies: Vec::new(),
         connectors: Arc::default(),

@@ -19,6 +19,8 @@ mod faults;
 #[cfg(test)]
 mod handover;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
 mod mistakes;

@@ -231,6 +231,8 @@ async fn the_access_log_has_a_line_for_each_request() {
     ];
     for line in &lines {
         let mut names: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        // Only there where another endpoint was tried before.
+        names.retain(|name| *name != "tried" || line["attempts"] == 1);
         let mut expected = fields.to_vec();
         names.sort_unstable();
         expected.sort_unstable();

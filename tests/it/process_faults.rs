@@ -295,6 +295,9 @@ fn the_wall_clock_is_only_shown() {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap();
+            if path.to_string_lossy().ends_with("_tests.rs") {
+                continue;
+            }
             let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
             for line in text.lines().map(str::trim).filter(|line| line.contains("SystemTime::now()")) {
                 // Tests may do as they like: they are indented after `mod tests`, and say so by `assert` or `let`.
@@ -312,4 +315,7 @@ fn the_wall_clock_is_only_shown() {
 const SHOWN: &[(&str, &str)] = &[
     // The name of a damaged file that is kept.
     ("src/control/state_file.rs", "duration_since(UNIX_EPOCH)"),
+    // Certificates begin and end by it, and so does the rest that a file must have had.
+    ("src/tls/store.rs", ""),
+    ("src/tls/source.rs", "assert!("),
 ];

@@ -38,8 +38,8 @@ struct State {
     answered: bool,
     /// Nothing can be written any more. What the pod said before may still be read.
     mute: bool,
-    /// The client asked to speak something else.
-    upgrade_asked: bool,
+    /// What the client asked to speak from here on; empty for nothing.
+    asked: String,
     upgraded: bool,
     /// The request's end is to be told by closing this half.
     shut: bool,
@@ -79,11 +79,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Client<IO> {
         self.input.bytes.is_empty() && self.input.poll_fill(&mut self.io, &mut cx).is_pending()
     }
 
-    /// The connection itself.
-    pub fn io(&self) -> &IO {
-        &self.io
-    }
-
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.poll_fill(&mut self.io, cx)
     }
@@ -103,11 +98,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Client<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Upstream for H1Client<IO> {
     fn start(&mut self, head: &RequestHead, length: Length) {
         let framing = framing(length);
-        self.state = State {
-            method: head.method.clone(),
-            upgrade_asked: !head.upgrade.is_empty(),
-            ..State::default()
-        };
+        self.state = State { method: head.method.clone(), asked: head.upgrade.clone(), ..State::default() };
         self.reading = Reading::Ended;
         self.writing = Writing::of(framing);
         self.output.write(|out| parse::write_request(head, framing, out));
@@ -155,9 +146,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Upstream for H1Client<IO> {
             if !self.input.bytes.is_empty() {
                 head.fields.clear();
                 head.upgrade.clear();
-                let parsed =
-                    parse::response(&self.input.bytes, &self.state.method, self.state.upgrade_asked, head)
-                        .map_err(UpstreamError::Protocol)?;
+                let parsed = parse::response(&self.input.bytes, &self.state.method, &self.state.asked, head)
+                    .map_err(UpstreamError::Protocol)?;
                 if let Some(parsed) = parsed {
                     bytes::Buf::advance(&mut self.input.bytes, parsed.consumed);
                     if head.is_interim() {

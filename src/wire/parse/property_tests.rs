@@ -156,15 +156,20 @@ fn stays<T: PartialEq + std::fmt::Debug>(bytes: &[u8], read: impl Fn(&[u8]) -> R
     }
 }
 
+/// What a request would like to change to.
+fn asked(upgrade: bool) -> &'static str {
+    if upgrade { "websocket" } else { "" }
+}
+
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300), edge in edges(), asked: bool, piece in 1..20_usize) {
+    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300), edge in edges(), upgrade: bool, piece in 1..20_usize) {
         let _ = request(&bytes, &edge, &mut RequestHead::default());
-        let _ = response(&bytes, &Method::GET, asked, &mut ResponseHead::default());
+        let _ = response(&bytes, &Method::GET, asked(upgrade), &mut ResponseHead::default());
         let _ = check_authority(&bytes);
         let _ = normalise_target(&String::from_utf8_lossy(&bytes), &edge, &mut String::new());
         let begun = [b"HTTP/1.1 200 OK\r\n", bytes.as_slice()].concat();
-        let _ = response(&begun, &Method::GET, asked, &mut ResponseHead::default());
+        let _ = response(&begun, &Method::GET, asked(upgrade), &mut ResponseHead::default());
         let (mut dechunker, mut buffer) = (Dechunker::default(), BytesMut::new());
         for piece in bytes.chunks(piece) {
             buffer.extend_from_slice(piece);
@@ -181,13 +186,13 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_is_the_same_however_it_comes(bytes in messages(), status in 90..610_u16, asked: bool) {
+    fn an_answer_is_the_same_however_it_comes(bytes in messages(), status in 90..610_u16, upgrade: bool) {
         let line = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap_or(0);
         let bytes = [format!("HTTP/1.1 {status} X").as_bytes(), &bytes[line..]].concat();
         for to in [Method::GET, Method::HEAD] {
             stays(&bytes, |begin| {
                 let mut head = ResponseHead::default();
-                Ok(response(begin, &to, asked, &mut head)?.map(|parsed| (parsed, shown_answer(&head))))
+                Ok(response(begin, &to, asked(upgrade), &mut head)?.map(|parsed| (parsed, shown_answer(&head))))
             });
         }
     }
@@ -222,10 +227,10 @@ proptest! {
         let line = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap_or(0);
         let bytes = [format!("HTTP/1.1 {status} X").as_bytes(), &bytes[line..]].concat();
         let mut head = ResponseHead::default();
-        if let Ok(Some(parsed)) = response(&bytes, &Method::GET, false, &mut head) {
+        if let Ok(Some(parsed)) = response(&bytes, &Method::GET, "", &mut head) {
             let (mut out, mut again) = (BytesMut::new(), ResponseHead::default());
             write_response(&head, parsed.framing, parsed.close, &mut out);
-            let reread = response(&out, &Method::GET, false, &mut again).unwrap().unwrap();
+            let reread = response(&out, &Method::GET, "", &mut again).unwrap().unwrap();
             prop_assert_eq!(reread, Parsed { consumed: out.len(), ..parsed });
             prop_assert_eq!(shown_answer(&again), shown_answer(&head));
         }

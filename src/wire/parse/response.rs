@@ -22,6 +22,7 @@ const FIELD_COUNT: (usize, Refused) =
     (MOST_FIELDS, Refused::bad("the answer has more than 256 header fields"));
 
 /// Reads the head of an answer to a request of this method from the front of `bytes`; nothing while it is incomplete.
+/// `asked` are the protocols that the request would like to change to ([`RequestHead::upgrade`](crate::wire::RequestHead)).
 /// Only where something comes back, `head` means something.
 ///
 /// # Errors
@@ -29,7 +30,7 @@ const FIELD_COUNT: (usize, Refused) =
 pub fn response(
     bytes: &[u8],
     to: &Method,
-    upgrade_asked: bool,
+    asked: &str,
     head: &mut ResponseHead,
 ) -> Result<Option<Parsed>, Refused> {
     check_begin(bytes)?;
@@ -47,7 +48,7 @@ pub fn response(
         // The tokeniser and the search for line ends disagree. They cannot.
         Status::Complete(_) | Status::Partial => return Err(Refused::bad("the head is malformed")),
     }
-    let (framing, close) = understand(&found, to, upgrade_asked, head)?;
+    let (framing, close) = understand(&found, to, asked, head)?;
     Ok(Some(Parsed { consumed: end, framing, close }))
 }
 
@@ -60,7 +61,7 @@ fn check_begin(bytes: &[u8]) -> Result<(), Refused> {
 fn understand(
     found: &httparse::Response<'_, '_>,
     to: &Method,
-    upgrade_asked: bool,
+    asked: &str,
     head: &mut ResponseHead,
 ) -> Result<(Framing, bool), Refused> {
     head.fields.clear();
@@ -73,7 +74,7 @@ fn understand(
         .ok_or(Refused::bad("the status is not a number from 100 to 599"))?;
     let control = Control::of(found.headers)?;
     let mut close = control.options.ends(head.version);
-    let asked = control.framing(head.version)?;
+    let framed = control.framing(head.version)?;
     let framing = if head.status.is_informational() {
         if control.announces_a_body() {
             return Err(Refused::bad("an interim answer announces a body"));
@@ -86,10 +87,10 @@ fn understand(
     } else if to == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {
         Framing::None
     } else {
-        asked.unwrap_or(Framing::UntilClose)
+        framed.unwrap_or(Framing::UntilClose)
     };
     take_fields(found.headers, &control, to, head)?;
-    check_upgrade(upgrade_asked, &control, head)?;
+    check_upgrade(asked, &control, head)?;
     Ok((framing, close || framing == Framing::UntilClose))
 }
 
@@ -120,19 +121,19 @@ fn take_fields(
     Ok(())
 }
 
-/// A 101 says to what is switched, and comes to who asked.
-fn check_upgrade(asked: bool, control: &Control<'_>, head: &ResponseHead) -> Result<(), Refused> {
+/// A 101 says to what is switched, and comes to who asked for that.
+fn check_upgrade(asked: &str, control: &Control<'_>, head: &ResponseHead) -> Result<(), Refused> {
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(());
     }
-    if !asked {
+    if asked.is_empty() {
         return Err(Refused::bad("the answer switches protocols, which nobody asked for"));
     }
     if head.version == Version::Http10 || !control.options.upgrade {
         return Err(Refused::bad("the answer switches protocols and does not say so in Connection"));
     }
-    if head.upgrade.is_empty() || head.upgrade.contains(',') {
-        return Err(Refused::bad("the answer does not say to which one protocol it switches"));
+    if !asked.split(", ").any(|protocol| protocol.eq_ignore_ascii_case(&head.upgrade)) {
+        return Err(Refused::bad("the answer does not switch to one of the protocols that were asked for"));
     }
     Ok(())
 }

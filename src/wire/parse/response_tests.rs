@@ -7,10 +7,10 @@ use super::*;
 
 /// What the client gets, with `~` for each line end, then ` close` where the connection to the pod ends; `-` for a refusal,
 /// `…` while more is needed.
-fn got(to: &Method, upgrade_asked: bool, raw: &[u8]) -> String {
+fn got(to: &Method, asked: &str, raw: &[u8]) -> String {
     let mut head = ResponseHead { upgrade: "left".to_owned(), ..ResponseHead::default() };
     head.fields.append("Left", "over");
-    let parsed = match response(raw, to, upgrade_asked, &mut head) {
+    let parsed = match response(raw, to, asked, &mut head) {
         Ok(Some(parsed)) => parsed,
         Ok(None) => return "…".to_owned(),
         Err(refused) => {
@@ -34,17 +34,20 @@ fn got(to: &Method, upgrade_asked: bool, raw: &[u8]) -> String {
 }
 
 #[track_caller]
-fn check(to: Method, upgrade_asked: bool, rows: &[(&str, &str)]) {
+fn check(to: Method, asked: &str, rows: &[(&str, &str)]) {
     for (row, expected) in rows {
-        assert_eq!(got(&to, upgrade_asked, row.replace('\n', "\r\n").as_bytes()), *expected, "{row:?}");
+        assert_eq!(got(&to, asked, row.replace('\n', "\r\n").as_bytes()), *expected, "{row:?}");
     }
 }
+
+/// What a request would like to change to.
+const ASKED: &str = "a/1, websocket";
 
 #[test]
 fn ordinary_answers_are_taken() {
     check(
         Method::GET,
-        false,
+        "",
         &[
             ("HTTP/1.1 200 OK\nContent-Length: 3\n\n", "HTTP/1.1 200 OK~Content-Length: 3~~"),
             ("HTTP/1.1 200 Fine by me\nContent-Length: 0\n\n", "HTTP/1.1 200 OK~Content-Length: 0~~"),
@@ -85,7 +88,7 @@ fn ordinary_answers_are_taken() {
 fn answers_without_a_body() {
     check(
         Method::GET,
-        false,
+        "",
         &[
             ("HTTP/1.1 204 No Content\n\n", "HTTP/1.1 204 No Content~~"),
             ("HTTP/1.1 204 No Content\nContent-Length: 0\n\n", "HTTP/1.1 204 No Content~~"),
@@ -103,7 +106,7 @@ fn answers_without_a_body() {
     );
     check(
         Method::HEAD,
-        false,
+        "",
         &[
             ("HTTP/1.1 200 OK\nContent-Length: 5\n\n", "HTTP/1.1 200 OK~~"),
             ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", "HTTP/1.1 200 OK~~"),
@@ -119,12 +122,12 @@ fn answers_without_a_body() {
 fn a_length_without_a_body_is_kept() {
     let mut head = ResponseHead::default();
     let raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-    let parsed = response(raw, &Method::HEAD, false, &mut head).unwrap().unwrap();
+    let parsed = response(raw, &Method::HEAD, "", &mut head).unwrap().unwrap();
     assert_eq!((parsed.framing, head.fields.get("Content-Length")), (Framing::None, Some(&b"5"[..])));
     let mut out = BytesMut::new();
     write_response(&head, parsed.framing, true, &mut out);
     assert_eq!(out, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"[..]);
-    response(raw, &Method::GET, false, &mut head).unwrap().unwrap();
+    response(raw, &Method::GET, "", &mut head).unwrap().unwrap();
     assert!(head.fields.is_empty());
 }
 
@@ -132,7 +135,7 @@ fn a_length_without_a_body_is_kept() {
 fn what_is_of_one_hop_ends_here() {
     check(
         Method::GET,
-        false,
+        "",
         &[
             (
                 "HTTP/1.1 200 X\nConnection: x-a, keep-alive\nX-A: 1\nX-B: 2\nKeep-Alive: a\nContent-Length: 1\n\n",
@@ -162,7 +165,7 @@ fn what_is_of_one_hop_ends_here() {
         ],
     );
     let many = format!("HTTP/1.1 200 X\nConnection: {}\nContent-Length: 1\n\n", "x,".repeat(17));
-    check(Method::GET, false, &[(&many, "-")]);
+    check(Method::GET, "", &[(&many, "-")]);
 }
 
 #[test]
@@ -172,18 +175,24 @@ fn protocols_are_switched_where_it_was_asked() {
             "HTTP/1.1 101 X\nUpgrade: websocket\nConnection: Upgrade\nA: b\n\n",
             "HTTP/1.1 101 Switching Protocols~A: b~Connection: Upgrade~Upgrade: websocket~~",
         ),
+        (
+            "HTTP/1.1 101 X\nUpgrade: A/1\nConnection: Upgrade\n\n",
+            "HTTP/1.1 101 Switching Protocols~Connection: Upgrade~Upgrade: A/1~~",
+        ),
+        ("HTTP/1.1 101 X\nUpgrade: a\nConnection: Upgrade\n\n", "-"),
+        ("HTTP/1.1 101 X\nUpgrade: a/1, websocket\nConnection: Upgrade\n\n", "-"),
         ("HTTP/1.1 101 X\nUpgrade: websocket\n\n", "-"),
         ("HTTP/1.1 101 X\nConnection: Upgrade\n\n", "-"),
-        ("HTTP/1.1 101 X\nUpgrade: a, b\nConnection: Upgrade\n\n", "-"),
-        ("HTTP/1.1 101 X\nUpgrade: a\nUpgrade: b\nConnection: Upgrade\n\n", "-"),
+        ("HTTP/1.1 101 X\nUpgrade: websocket, b\nConnection: Upgrade\n\n", "-"),
+        ("HTTP/1.1 101 X\nUpgrade: a/1\nUpgrade: websocket\nConnection: Upgrade\n\n", "-"),
         ("HTTP/1.1 101 X\nUpgrade: a b\nConnection: Upgrade\n\n", "-"),
         ("HTTP/1.1 101 X\nUpgrade: h2c\nConnection: Upgrade\n\n", "-"),
-        ("HTTP/1.1 101 X\nUpgrade: a\nConnection: Upgrade\nContent-Length: 5\n\n", "-"),
-        ("HTTP/1.0 101 X\nUpgrade: a\nConnection: Upgrade\n\n", "-"),
+        ("HTTP/1.1 101 X\nUpgrade: websocket\nConnection: Upgrade\nContent-Length: 5\n\n", "-"),
+        ("HTTP/1.0 101 X\nUpgrade: websocket\nConnection: Upgrade\n\n", "-"),
     ];
-    check(Method::GET, true, &rows);
+    check(Method::GET, ASKED, &rows);
     let unasked: Vec<_> = rows.iter().map(|(row, _)| (*row, "-")).collect();
-    check(Method::GET, false, &unasked);
+    check(Method::GET, "", &unasked);
 }
 
 #[test]
@@ -245,7 +254,7 @@ fn answers_that_are_none() {
         b"\x00",
         b"HTTP/9",
     ] {
-        assert_eq!(got(&Method::GET, false, raw), "-", "{:?}", String::from_utf8_lossy(raw));
+        assert_eq!(got(&Method::GET, "", raw), "-", "{:?}", String::from_utf8_lossy(raw));
     }
 }
 
@@ -253,17 +262,17 @@ fn answers_that_are_none() {
 fn an_answer_is_waited_for_within_bounds() {
     let raw = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
     for end in 0..raw.len() {
-        assert_eq!(got(&Method::GET, false, &raw[..end]), "…", "{end}");
+        assert_eq!(got(&Method::GET, "", &raw[..end]), "…", "{end}");
     }
     let line = |length: usize| format!("HTTP/1.1 200 {}", "x".repeat(length - 13));
-    assert_eq!(got(&Method::GET, false, format!("{}\r\n", line(8192)).as_bytes()), "…");
-    assert_eq!(got(&Method::GET, false, line(8194).as_bytes()), "-");
+    assert_eq!(got(&Method::GET, "", format!("{}\r\n", line(8192)).as_bytes()), "…");
+    assert_eq!(got(&Method::GET, "", line(8194).as_bytes()), "-");
     let fields = |length: usize| format!("HTTP/1.1 200 OK\r\nA: {}\r\n", "x".repeat(length - 5));
-    assert_eq!(got(&Method::GET, false, fields(64 * 1024).as_bytes()), "…");
-    assert_eq!(got(&Method::GET, false, fields(64 * 1024 + 1).as_bytes()), "-");
+    assert_eq!(got(&Method::GET, "", fields(64 * 1024).as_bytes()), "…");
+    assert_eq!(got(&Method::GET, "", fields(64 * 1024 + 1).as_bytes()), "-");
     let many = |count: usize| format!("HTTP/1.1 200 OK\r\n{}", "A: b\r\n".repeat(count));
-    assert_eq!(got(&Method::GET, false, many(256).as_bytes()), "…");
-    assert_eq!(got(&Method::GET, false, many(257).as_bytes()), "-");
+    assert_eq!(got(&Method::GET, "", many(256).as_bytes()), "…");
+    assert_eq!(got(&Method::GET, "", many(257).as_bytes()), "-");
     let whole = format!("{}\r\n", many(256));
-    assert!(got(&Method::GET, false, whole.as_bytes()).starts_with("HTTP/1.1 200 OK~A: b~A: b~"));
+    assert!(got(&Method::GET, "", whole.as_bytes()).starts_with("HTTP/1.1 200 OK~A: b~A: b~"));
 }

@@ -66,6 +66,9 @@ pub(super) struct Log {
 /// Answers of a pod by their path: raw bytes, and whether the connection ends after them.
 pub(super) type Script = BTreeMap<String, (Vec<u8>, AfterAnswer)>;
 
+/// Before a path of a script: the answer comes byte by byte.
+pub(super) const BYTE_BY_BYTE: &str = "/byte-by-byte";
+
 /// What a pod does after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterAnswer {
@@ -105,9 +108,9 @@ async fn serve(mut socket: TcpStream, log: Arc<Mutex<Log>>, script: Arc<Script>)
         match read(&bytes) {
             Ok(Some(arrival)) => {
                 bytes.drain(..arrival.raw.len());
-                let (answer, after) = answer_to(&arrival, &script);
+                let (answer, pace, after) = answer_to(&arrival, &script);
                 log.lock().unwrap().whole.push(arrival);
-                if socket.write_all(&answer).await.is_err() || after == AfterAnswer::Close {
+                if write(&mut socket, &answer, pace).await.is_err() || after == AfterAnswer::Close {
                     return;
                 }
             }
@@ -128,15 +131,19 @@ async fn serve(mut socket: TcpStream, log: Arc<Mutex<Log>>, script: Arc<Script>)
     }
 }
 
-fn answer_to(arrival: &Arrival, script: &Script) -> (Vec<u8>, AfterAnswer) {
+fn answer_to(arrival: &Arrival, script: &Script) -> (Vec<u8>, Pace, AfterAnswer) {
     let mut words = arrival.line.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (target, pace) = match target.strip_prefix(BYTE_BY_BYTE) {
+        Some(target) => (target, Pace::ByteByByte),
+        None => (target, Pace::AtOnce),
+    };
     if let Some((answer, after)) = script.get(target) {
-        return (answer.clone(), *after);
+        return (answer.clone(), pace, *after);
     }
     let content = if method == "HEAD" { "" } else { &arrival.line };
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{content}", arrival.line.len());
-    (answer.into_bytes(), AfterAnswer::Wait)
+    (answer.into_bytes(), pace, AfterAnswer::Wait)
 }
 
 /// Reads one request from the front; nothing while it is incomplete.
@@ -243,11 +250,28 @@ impl Answer {
     }
 }
 
+/// How bytes are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    AtOnce,
+    ByteByByte,
+}
+
+async fn write(socket: &mut TcpStream, bytes: &[u8], pace: Pace) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let size = if pace == Pace::AtOnce { bytes.len() } else { 1 };
+    for part in bytes.chunks(size) {
+        socket.write_all(part).await?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
 /// Sends these bytes on a new connection, and gives all that comes until it ends.
-pub(super) async fn send(to: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) async fn send(to: SocketAddr, bytes: &[u8], pace: Pace) -> Result<Vec<u8>, String> {
     let mut socket = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
     // It may be refused before all of it is taken.
-    let _ = timeout(PATIENCE, socket.write_all(bytes)).await;
+    let _ = timeout(PATIENCE, write(&mut socket, bytes, pace)).await;
     let mut got = Vec::new();
     let end = timeout(PATIENCE, async { while matches!(socket.read_buf(&mut got).await, Ok(1..)) {} }).await;
     match end {
@@ -328,21 +352,24 @@ impl Between {
     }
 
     /// An ordinary request on a new connection is served, and nobody else's answer comes for it. What arrived at the pod
-    /// before it is given: when it has been served, whatever was smuggled before it has come, too.
+    /// until then is given: when it has been served, whatever was smuggled before it has come, too. What the router still sent
+    /// for a client that it had refused meanwhile may come later.
     pub(super) async fn fence(&mut self) -> Result<Log, String> {
         self.fences += 1;
         let line = format!("GET /fence/{} HTTP/1.1", self.fences);
         let request = format!("{line}\r\nHost: fence\r\nConnection: close\r\n\r\n");
-        let got =
-            send(self.address(), request.as_bytes()).await.map_err(|e| format!("the next request: {e}"))?;
+        let got = send(self.address(), request.as_bytes(), Pace::AtOnce)
+            .await
+            .map_err(|e| format!("the next request: {e}"))?;
         let answers = answers(&got, &["GET"])?;
         let mut log = self.pod.take();
-        let last = log.whole.pop().unwrap_or_default();
-        match answers.as_slice() {
-            [one] if one.status == 200 && one.body == line && last.line == line => Ok(log),
-            _ => Err(format!(
-                "the next request was answered {answers:?}, and last arrived {last:?} after {log:?}"
-            )),
+        let arrived = log.whole.iter().position(|arrival| arrival.line == line);
+        match (answers.as_slice(), arrived) {
+            ([one], Some(place)) if one.status == 200 && one.body == line => {
+                log.whole.remove(place);
+                Ok(log)
+            }
+            _ => Err(format!("the next request was answered {answers:?}, and there arrived {log:?}")),
         }
     }
 

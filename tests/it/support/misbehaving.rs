@@ -265,6 +265,7 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>, heard: watch::Receiver
             number,
             buffer: Vec::new(),
             noted: false,
+            served: false,
         };
         connections.spawn(connection.run());
     };
@@ -299,6 +300,8 @@ struct Connection {
     buffer: Vec<u8>,
     /// The ledger knows already of what has come.
     noted: bool,
+    /// It had a request: one that had none is not idle yet, and is waited for, as Go's and nginx's servers do.
+    served: bool,
 }
 
 /// Why there is no request.
@@ -334,6 +337,7 @@ impl Connection {
                 Err(Rest::Leaving) => return self.end(End::Fin).await,
                 Err(Rest::Gone) => return,
             };
+            self.served = true;
             self.inner.ledger.saw(&head);
             self.inner.requests.fetch_add(1, Ordering::Relaxed);
             let id = id(&head).unwrap_or_default();
@@ -362,7 +366,7 @@ impl Connection {
                 () = sleep(patience.map_or(Duration::MAX, |(after, _)| after)), if idle && patience.is_some() => {
                     return Err(Rest::Silent);
                 }
-                _ = heard.wait_for(|word| *word != Word::Stay), if idle => return Err(Rest::Leaving),
+                _ = heard.wait_for(|word| *word != Word::Stay), if idle && self.served => return Err(Rest::Leaving),
             };
             if !matches!(read, Ok(1..)) {
                 self.inner.ledger.saw(&self.buffer);

@@ -171,7 +171,7 @@ pub(crate) fn usable(router: &Router, route: &str, version: usize) -> BTreeSet<S
     let table = router.control().table().load_full();
     let route = table.route(route);
     route.map_or_else(BTreeSet::new, |r| {
-        r.versions[version].candidates().iter().map(|e| e.id.address).collect()
+        r.versions[version].candidates().iter().map(|s| s.endpoint().id.address).collect()
     })
 }
 
