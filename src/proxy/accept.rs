@@ -23,7 +23,7 @@ use super::roster::Roster;
 
 /// How long to wait when no connection can be accepted (out of file descriptors, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long connections must have been accepted again until a lack of descriptors is over.
+/// How long nothing must have been lacking until a lack of descriptors, or of places, is over.
 const RECOVERED: Duration = Duration::from_secs(5);
 /// While no place is free, how often idle connections are asked to leave.
 const THIN_OUT: Duration = Duration::from_millis(250);
@@ -49,7 +49,6 @@ pub(super) struct Accept {
     pub(super) own_places: Arc<Semaphore>,
     /// One for each connection that all listeners together may have open.
     pub(super) all_places: Arc<Semaphore>,
-    pub(super) most_of_all: usize,
     pub(super) own: Arc<Roster>,
     pub(super) all: Arc<[Arc<Roster>]>,
     pub(super) connections: TaskTracker,
@@ -62,8 +61,15 @@ pub(super) struct Accept {
 pub(super) struct Episodes {
     /// The last time that something was lacking to accept a connection.
     short: Option<Instant>,
-    /// Every place is taken.
-    full: bool,
+    /// The last time that every place was taken.
+    full: Option<Instant>,
+}
+
+impl Episodes {
+    /// When one of them may be over.
+    fn end(&self) -> Option<Instant> {
+        self.short.into_iter().chain(self.full).min().map(|last| last + RECOVERED)
+    }
 }
 
 /// A connection that was accepted, with its places.
@@ -75,17 +81,15 @@ impl Accept {
     pub(super) async fn run(mut self, listener: Listener, mut closed: watch::Receiver<Closed>) {
         take_again(&listener.socket);
         let elsewhere = loop {
-            let recovered = self.episodes.short.map_or_else(Instant::now, |last| last + RECOVERED);
-            let is_short = self.episodes.short.is_some();
+            let end = self.episodes.end();
             let accepted = tokio::select! {
                 accepted = self.accept(&listener.socket) => accepted,
                 closed = closed.wait_for(Option::is_some) => {
                     let names = closed.ok().and_then(|names| names.clone());
                     break names.is_some_and(|names| names.contains(&self.name));
                 }
-                () = tokio::time::sleep_until(recovered), if is_short => {
-                    self.episodes.short = None;
-                    self.telemetry.accepting_again(&self.name);
+                () = tokio::time::sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
+                    self.look_for_recovery();
                     continue;
                 }
             };
@@ -116,8 +120,8 @@ impl Accept {
                 places.push(place);
                 continue;
             }
-            self.full();
             loop {
+                self.full();
                 thin_out(&rosters);
                 // The semaphore is never closed.
                 if let Ok(place) =
@@ -128,21 +132,24 @@ impl Accept {
                 }
             }
         }
-        // More than those who are asked to leave at once.
-        let enough = |places: &Semaphore, of: usize| places.available_permits() > of / 4;
-        let of_own = enough(&self.own_places, self.site.edge.connections);
-        if self.episodes.full && of_own && enough(&self.all_places, self.most_of_all) {
-            self.episodes.full = false;
-            self.telemetry.below_connection_limit(&self.name);
-        }
         places
     }
 
     /// Every place is taken: said once, until it is over.
     fn full(&mut self) {
-        if !std::mem::replace(&mut self.episodes.full, true) {
+        if self.episodes.full.replace(Instant::now()).is_none() {
             let open = self.open.get();
             self.telemetry.connection_limit_reached(&self.name, open);
+        }
+    }
+
+    fn look_for_recovery(&mut self) {
+        let is_over = |last: &mut Instant| last.elapsed() >= RECOVERED;
+        if self.episodes.short.take_if(is_over).is_some() {
+            self.telemetry.accepting_again(&self.name);
+        }
+        if self.episodes.full.take_if(is_over).is_some() {
+            self.telemetry.below_connection_limit(&self.name);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -45,7 +45,10 @@ impl<D: Downstream> Exchange<'_, D> {
         if gateway.is_closing() {
             self.down.close_after();
         }
-        let forwarded = unless_cut(gateway, self.forward(entry.head, length, &mut entry.request)).await;
+        let forwarded = {
+            let forwarding = pin!(self.forward(entry.head, length, &mut entry.request));
+            unless_cut(gateway, forwarding).await
+        };
         let failure = match forwarded {
             Some(forwarded) => forwarded.err(),
             None => Some((answer::status(AnswerReason::DrainTimeout), AnswerReason::DrainTimeout)),
@@ -340,8 +343,7 @@ async fn leave(routed: &Routed) -> Option<RetryPermit> {
 }
 
 /// Ends as `future` does; or with nothing, once the router waits for no request any more.
-async fn unless_cut<T>(gateway: &Gateway, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+async fn unless_cut<T>(gateway: &Gateway, mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending if gateway.is_cut() => Poll::Ready(None),

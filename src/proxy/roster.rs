@@ -1,7 +1,7 @@
 //! The connections that are open: who is idle the longest, and how all of them are ended.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A connection that was at rest for less than this is not idle.
-const AT_REST: Duration = Duration::from_millis(250);
+/// A connection that was at rest for less than this is not idle: a client has this long for its first request, and for the next.
+const AT_REST: Duration = Duration::from_secs(1);
 /// The list is looked through for those that have ended when it has grown to twice what was left the last time, and to this
 /// at least.
 const LEAST: usize = 1024;
@@ -34,6 +34,8 @@ pub(super) struct Entry {
     since: Instant,
     /// When its task was last at work, in milliseconds since the roster began.
     moved: AtomicU64,
+    /// It was at work more than once: its client has said something.
+    known: AtomicBool,
     leave: CancellationToken,
     waker: OnceLock<Waker>,
     abort: OnceLock<AbortHandle>,
@@ -51,6 +53,7 @@ impl Roster {
         let entry = Arc::new(Entry {
             since: self.since,
             moved: AtomicU64::new(self.now()),
+            known: AtomicBool::new(false),
             leave,
             waker: OnceLock::new(),
             abort: OnceLock::new(),
@@ -64,19 +67,19 @@ impl Roster {
         entry
     }
 
-    /// Tells those to leave that have been idle the longest, an eighth of all at most; returns how many there were. One that
+    /// Tells those to leave that have never said anything, then those that have been idle the longest: an eighth of all at most; returns how many there were. One that
     /// only seems idle, because it waits for a pod, leaves after its answer.
     pub(super) fn thin_out(&self) -> usize {
-        let idle_since = self.now().saturating_sub(u64::try_from(AT_REST.as_millis()).unwrap_or(u64::MAX));
+        let now = self.now();
         let all = self.all();
         let most = all.len().div_ceil(8);
         let mut idle: Vec<_> = all
             .into_iter()
             .filter(|entry| !entry.leave.is_cancelled())
-            .map(|entry| (entry.moved.load(Ordering::Relaxed), entry))
-            .filter(|(moved, _)| *moved <= idle_since)
+            .map(|entry| ((entry.known.load(Ordering::Relaxed), entry.moved.load(Ordering::Relaxed)), entry))
+            .filter(|((_, moved), _)| Duration::from_millis(now.saturating_sub(*moved)) >= AT_REST)
             .collect();
-        idle.sort_by_key(|(moved, _)| *moved);
+        idle.sort_by_key(|(key, _)| *key);
         idle.truncate(most);
         idle.iter().for_each(|(_, entry)| entry.leave.cancel());
         idle.len()
@@ -113,6 +116,8 @@ impl Entry {
         // A task has one waker for all its life.
         if self.waker.get().is_none() {
             let _ = self.waker.set(cx.waker().clone());
+        } else {
+            self.known.store(true, Ordering::Relaxed);
         }
         serving.poll(cx)
     }
@@ -132,6 +137,7 @@ mod tests {
         let leave = CancellationToken::new();
         let entry = roster.add(leave.clone());
         entry.moved.store(moved, Ordering::Relaxed);
+        entry.known.store(true, Ordering::Relaxed);
         (leave, entry)
     }
 
@@ -149,6 +155,18 @@ mod tests {
         assert!(connections[0].0.is_cancelled() && connections[1].0.is_cancelled());
         while roster.thin_out() > 0 {}
         assert_eq!((left(), at_work.is_cancelled()), (15, false));
+    }
+
+    #[test]
+    fn who_never_said_anything_leaves_first() {
+        let roster = roster(Duration::from_secs(60));
+        let (served, _a) = connection(&roster, 100);
+        let (silent, entry) = connection(&roster, 50_000);
+        entry.known.store(false, Ordering::Relaxed);
+        assert_eq!(roster.thin_out(), 1);
+        assert!(silent.is_cancelled() && !served.is_cancelled());
+        entry.moved.store(59_900, Ordering::Relaxed);
+        assert_eq!((roster.thin_out(), served.is_cancelled()), (1, true));
     }
 
     #[test]

@@ -170,7 +170,6 @@ impl Server {
                 open: self.telemetry.connections(listener.name()),
                 own_places: Arc::new(Semaphore::new(most)),
                 all_places: Arc::clone(&all_places),
-                most_of_all: self.most_connections,
                 own: Arc::clone(roster),
                 all: Arc::clone(&serving.rosters),
                 connections: serving.connections.clone(),
