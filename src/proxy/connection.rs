@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::Edge;
 use crate::tls::ListenerCertificates;
 use crate::wire::h1::{H1Server, Next};
-use crate::wire::{Alarm, Link, RequestHead, h2};
+use crate::wire::{Alarm, Link, RequestHead, serve_http2};
 
 use super::Gateway;
 use super::exchange::Exchange;
@@ -116,7 +116,7 @@ pub(super) async fn serve(
 async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link) {
     let client = Arc::new(client);
     let farewell = gateway.farewell.clone();
-    let serving = h2::serve(link, &client.site.edge, farewell.cancelled(), |head, mut down| {
+    let serving = serve_http2(link, &client.site.edge, farewell.cancelled(), |head, mut down| {
         let (gateway, client) = (Arc::clone(&gateway), Arc::clone(&client));
         async move {
             let mut alarm = Alarm::new();

@@ -233,6 +233,12 @@ impl<D: Downstream> Exchange<'_, D> {
                 return Err(failure);
             }
         };
+        if reused && answer.status == StatusCode::REQUEST_TIMEOUT && repeatable(head, relay.body) {
+            // Said to nobody: the pod took leave of an idle connection, and the request crossed it (RFC 9110 §15.5.9).
+            let failure = Failure::Upstream(UpstreamError::NoAnswer);
+            gateway.failed(&failure, routed, reused);
+            return Err(failure);
+        }
         let took = routed.attempted_at.elapsed();
         let status = answer.status.as_u16();
         let retries = &routed.route.spec.traffic.retries;

@@ -17,7 +17,7 @@ pub mod parse;
 pub use alarm::Alarm;
 pub use body::{ClientError, Downstream, Length, Piece, Upstream, UpstreamError};
 pub use fields::Fields;
-pub use h2::{H2Connection, H2Exchange, H2Request, H2Settings};
+pub use h2::{H2Connection, H2Exchange, H2Request, H2Settings, serve as serve_http2};
 pub use head::{Refused, RequestHead, ResponseHead, Version};
 pub use link::Link;
 pub use parse::{Dechunker, Decoded, Framing, Parsed};

@@ -253,7 +253,10 @@ async fn the_access_log_has_a_line_for_each_request() {
     assert!(lines[0]["bytes"].as_u64().unwrap() > 0 && lines[0]["durationMs"].as_f64().unwrap() > 0.0);
     assert_eq!(told(&lines[1]), (404, Value::Null, Value::Null, "no-route".into()));
     assert_eq!(told(&lines[2]), (400, Value::Null, Value::Null, "bad-request".into()));
-    assert_eq!(told(&lines[3]), (502, "shop".into(), "v1".into(), "connect-failed".into()));
+    // v1's only pod takes no connection, so that its share is v2's at once (semantics §2.4), whose pod takes none either.
+    assert_eq!(told(&lines[3]), (502, "shop".into(), "v2".into(), "connect-failed".into()));
+    assert_eq!((&lines[3]["reason"], &lines[3]["attempts"]), (&"fallback".into(), &2.into()));
+    assert_eq!(lines[3]["tried"], serde_json::json!([addresses[0].to_string()]));
     // The reference names each field.
     let reference = include_str!("../../docs/operations.md");
     let missing: Vec<_> = fields.iter().filter(|field| !reference.contains(&format!("`{field}`"))).collect();
