@@ -170,7 +170,10 @@ fn response(bytes: &[u8], how: u8) {
     assert_eq!(list(&again.fields), list(&head.fields), "{head:?}");
 }
 
-fn list(fields: &Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// Names and values.
+type List = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn list(fields: &Fields) -> List {
     fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
@@ -179,7 +182,7 @@ fn list(fields: &Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
 struct Body {
     content: Vec<u8>,
     /// Where it ended: how many bytes were left over; the trailers.
-    end: Option<(usize, Vec<(Vec<u8>, Vec<u8>)>)>,
+    end: Option<(usize, List)>,
     refused: bool,
 }
 
@@ -207,7 +210,7 @@ fn dechunk(bytes: &[u8], step: usize) -> Body {
             match dechunker.decode(&mut waiting) {
                 Ok(Decoded::Data(data)) => {
                     assert!(!data.is_empty());
-                    body.content.extend_from_slice(&Bytes::from(data));
+                    body.content.extend_from_slice(&data);
                 }
                 Ok(Decoded::More) => break,
                 Ok(Decoded::End(trailers)) => {

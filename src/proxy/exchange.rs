@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::model::{AnswerReason, Balance, HashKey, Timeouts};
 use crate::routing::{AttemptOutcome, RetryPermit, hash_key};
-use crate::wire::{Alarm, Downstream, Length, Refused, RequestHead, ResponseHead, Upstream as _};
+use crate::wire::{
+    Alarm, Downstream, Length, Refused, RequestHead, ResponseHead, Upstream as _, UpstreamError,
+};
 
 use super::Gateway;
 use super::answer::{self, Answer};

@@ -42,7 +42,7 @@ pub(super) fn tell_upstream(head: &mut RequestHead, hop: Hop, scheme: &'static s
     } else {
         let said = |name: &[u8]| {
             let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
-            CLIENTS_WORD.iter().any(|other| is(&other)) || is(&REQUEST_ID)
+            CLIENTS_WORD.iter().any(is) || is(&REQUEST_ID)
         };
         // All of them begin with one of two letters.
         fields.retain(|name, _| !matches!(name.first(), Some(b'X' | b'x' | b'F' | b'f')) || !said(name));

@@ -30,6 +30,7 @@ mod process;
 mod process_faults;
 #[cfg(test)]
 mod real_cluster;
+#[cfg(test)]
 mod rolling;
 #[cfg(test)]
 mod seeds;

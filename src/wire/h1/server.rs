@@ -192,7 +192,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Server<IO> {
             }
             // HTTP/1.0 knows no chunks.
             Framing::Chunked if self.version == Version::Http10 => Framing::UntilClose,
-            framing => framing,
+            framing @ (Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose) => {
+                framing
+            }
         }
     }
 }
