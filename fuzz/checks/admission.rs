@@ -1,7 +1,7 @@
 //! What comes in on a connection: no panic, nothing taken that did not come, the same verdict however it is cut, and what is
 //! accepted is written so that a strict reader finds the same in it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::Method;
 
 use serinus::model::{Edge, EscapedSlashes, Underscores};
