@@ -25,7 +25,9 @@ pub(crate) fn check(data: &[u8]) {
         let both: Selector = format!("{first},{second}").parse().expect("two selectors with a comma are one");
         assert_eq!(both.matches(&labels), a.matches(&labels) && b.matches(&labels));
     }
-    for (key, value) in &labels {
+    // What has signs of the grammar in it means something else beside an operator: `a` `=` `=b`.
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+    for (key, value) in labels.iter().filter(|(key, value)| plain(key) && plain(value)) {
         let equal = format!("{key}={value}").parse::<Selector>();
         let other = format!("{key}!={value}").parse::<Selector>();
         assert_eq!(equal.is_ok(), other.is_ok(), "{key} {value}");
