@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -23,6 +25,11 @@ use super::accept::is_shortage;
 use super::failure::ConnectFailure;
 use super::health::{Connected, Connector};
 use super::pool::Pool;
+
+/// How long what was sent to a pod may be unacknowledged (TCP_USER_TIMEOUT, RFC 5482). A pod's kernel acknowledges in less than a
+/// second, whatever the pod does.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// A connection to a pod, or a place on one, for one request.
 pub(super) enum Connection {
@@ -131,6 +138,15 @@ async fn dial(gateway: &Gateway, address: SocketAddr) -> std::io::Result<TcpStre
     }
 }
 
+/// A node that died acknowledges nothing: its connections break then, rather than leave their requests to the time limits.
+fn give_up_in_time(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    // Where it cannot be set, the time limits are left.
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
+}
+
 /// A new connection to an endpoint, with TLS where the route wants it.
 async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link, ConnectFailure> {
     let stream = dial(gateway, endpoint.id.address).await.map_err(|error| {
@@ -144,6 +160,7 @@ async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link
     })?;
     // Without it requests wait for acknowledgements; a socket that refuses it is about to fail anyway.
     let _ = stream.set_nodelay(true);
+    give_up_in_time(&stream);
     let Some(tls) = &endpoint.tls else { return Ok(Link::plain(stream)) };
     let name = tls::server_name(tls).map_err(ConnectFailure::Tls)?;
     let stream = gateway.options.connectors.connect(tls, name, alpn, stream).await;

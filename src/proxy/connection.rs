@@ -107,16 +107,23 @@ pub(super) async fn serve(
     let http2 = tls.alpn_protocol() == Some(b"h2");
     let link = Link::tls(tokio_rustls::TlsStream::Server(stream));
     if http2 {
-        serve_h2(gateway, client, link).await;
+        serve_h2(gateway, client, link, &leave).await;
     } else {
         serve_h1(gateway, client, link, &leave).await;
     }
 }
 
-async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link) {
+async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &CancellationToken) {
     let client = Arc::new(client);
     let farewell = gateway.farewell.clone();
-    let serving = serve_http2(link, &client.site.edge, farewell.cancelled(), |head, mut down| {
+    // Told to go elsewhere when the router stops, or when others need its place and it rests.
+    let told = async {
+        tokio::select! {
+            () = farewell.cancelled() => {}
+            () = leave.cancelled() => {}
+        }
+    };
+    let serving = serve_http2(link, &client.site.edge, told, |head, mut down| {
         let (gateway, client) = (Arc::clone(&gateway), Arc::clone(&client));
         async move {
             let mut alarm = Alarm::new();
@@ -170,7 +177,7 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
             }
             Some(Next::Http2) => {
                 let (link, ahead) = server.into_parts();
-                return serve_h2(gateway, client, link.with_ahead(ahead)).await;
+                return serve_h2(gateway, client, link.with_ahead(ahead), leave).await;
             }
             Some(Next::End) | None => return,
         }

@@ -235,6 +235,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Server<IO> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.upgraded {
+            // Who has said all that it had to say may still listen.
+            return Poll::Pending;
+        }
         if self.eof {
             return Poll::Ready(());
         }
