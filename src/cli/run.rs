@@ -58,6 +58,10 @@ impl From<LogFormatArg> for LogFormat {
     }
 }
 
+/// What these libraries warn of is what any client can bring about, as often as it likes: frames and handshakes that are not
+/// as they should be.
+const CLIENTS_LOG_FILTER: &str = "h2=off,rustls=off";
+
 /// Starts logging at a level: what Serinus says, and of its libraries only what is worth waking for.
 pub(super) fn start_logs(format: LogFormat, verbose: u8) -> Logs {
     let level = match verbose {
@@ -65,7 +69,7 @@ pub(super) fn start_logs(format: LogFormat, verbose: u8) -> Logs {
         1 => "debug",
         _ => "trace",
     };
-    init_logs(format, &format!("warn,serinus={level},{}", crate::kubernetes::LOG_FILTER))
+    init_logs(format, &format!("warn,serinus={level},{CLIENTS_LOG_FILTER},{}", crate::kubernetes::LOG_FILTER))
 }
 
 /// Runs the router until SIGTERM or Ctrl-C, or until the next process has taken over.
