@@ -1,6 +1,6 @@
 //! The soak: everything changes all the time for minutes, and no request may fail and no memory be lost. By hand:
 //!
-//! `SERINUS_SOAK_SECONDS=300 cargo test --release --test it soak:: -- --ignored --nocapture`
+//! `cargo build --release && SERINUS_TEST_BINARY=target/release/serinus SERINUS_SOAK_SECONDS=300 cargo test --test it soak:: -- --ignored --nocapture`
 
 use std::fmt::Write as _;
 use std::sync::Arc;

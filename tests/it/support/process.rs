@@ -34,7 +34,7 @@ impl Said {
 
 /// The binary with these arguments, in an empty environment.
 pub(crate) fn serinus(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_serinus"));
+    let mut command = Command::new(program());
     command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -111,6 +111,11 @@ pub(crate) struct Process {
     pub(crate) admin: SocketAddr,
 }
 
+/// The router's binary: the one that was built with the tests, or `SERINUS_TEST_BINARY`, say an optimised one.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("SERINUS_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_serinus").into())
+}
+
 impl Process {
     /// Starts `serinus run` with this config file, and waits until it listens.
     pub(crate) async fn start(config: &Path) -> Self {
@@ -120,8 +125,7 @@ impl Process {
     /// As [`Process::start`], after a shell has said `before`: limits, and signals that are not heard.
     pub(crate) async fn start_limited(before: &str, config: &Path) -> Self {
         let mut command = Command::new("/bin/sh");
-        let program = env!("CARGO_BIN_EXE_serinus");
-        command.args(["-c", &format!("{before}; exec \"$0\" run --config \"$1\""), program]).arg(config);
+        command.args(["-c", &format!("{before}; exec \"$0\" run --config \"$1\"")]).arg(program()).arg(config);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self::spawn(command).await
     }
