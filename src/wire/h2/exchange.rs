@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::outbox::{Outbox, Parcel, ROOM};
 use super::{INTERIMS, convert};
@@ -23,6 +23,8 @@ pub struct H2Exchange {
     outbox: Outbox,
     answer: Answer,
     interims: u8,
+    /// The client waits for word before it sends the body.
+    awaits_continue: bool,
     resets: Arc<AtomicU32>,
 }
 
@@ -64,8 +66,22 @@ impl H2Exchange {
             underscores: edge.underscores,
         };
         let length = body.length(headers);
-        let (outbox, answer) = (Outbox::default(), Answer::Awaited);
-        (Self { body, respond, stream: None, outbox, answer, interims: 0, resets }, length)
+        let exchange = Self {
+            body,
+            respond,
+            stream: None,
+            outbox: Outbox::default(),
+            answer: Answer::Awaited,
+            interims: 0,
+            awaits_continue: false,
+            resets,
+        };
+        (exchange, length)
+    }
+
+    /// The client waits with the body until it is asked for (`Expect: 100-continue`), unless some has come already.
+    pub(super) fn await_continue(&mut self) {
+        self.awaits_continue = self.body.first.is_none() && !self.body.ended;
     }
 
     /// Ready with a reset or the connection's end.
@@ -148,6 +164,11 @@ fn client_error(error: &h2::Error) -> ClientError {
 
 impl Downstream for H2Exchange {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, ClientError>> {
+        if std::mem::take(&mut self.awaits_continue) && self.answer == Answer::Awaited {
+            let asked = ResponseHead { status: StatusCode::CONTINUE, ..ResponseHead::default() };
+            // Fails when the client is gone, which the next poll tells.
+            let _ = self.respond.send_informational(convert::outgoing_response(&asked, Length::Unknown));
+        }
         self.body.poll_piece(cx)
     }
 
@@ -156,7 +177,9 @@ impl Downstream for H2Exchange {
     }
 
     fn interim(&mut self, head: &ResponseHead) {
-        if self.answer == Answer::Awaited && head.is_interim() && self.interims < INTERIMS {
+        // Who waits for 100 gets it when its body is asked for.
+        let passes = head.is_interim() && head.status != StatusCode::CONTINUE;
+        if self.answer == Answer::Awaited && passes && self.interims < INTERIMS {
             self.interims += 1;
             // Fails when the client is gone, which the next poll tells.
             let _ = self.respond.send_informational(convert::outgoing_response(head, Length::Unknown));

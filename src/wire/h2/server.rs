@@ -157,10 +157,13 @@ where
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Parcel>) {
         let (parts, body) = request.into_parts();
         let resets = Arc::clone(&self.resets);
-        let (exchange, length) = H2Exchange::accept(&parts.headers, body, respond, self.edge, resets);
+        let (mut exchange, length) = H2Exchange::accept(&parts.headers, body, respond, self.edge, resets);
         let head = convert::request_head(&parts, self.edge).map(|mut head| {
             // Without a body there is nothing to wait for.
             head.expects_continue &= length != Length::None;
+            if head.expects_continue {
+                exchange.await_continue();
+            }
             (head, length)
         });
         self.accepted = self.accepted.saturating_add(1);

@@ -48,6 +48,32 @@ async fn rest(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_is_asked_for_its_body_when_it_is_wanted() {
+    let (io, mut server) = served(Edge::default(), 4096);
+    let mut client = client(io).await;
+    let mut request = post("/");
+    request.headers_mut().insert("expect", "100-continue".parse().unwrap());
+    let (mut response, mut body) = client.send_request(request, false).unwrap();
+    let (head, length, mut exchange) = server.request().await;
+    assert_eq!((head.expects_continue, head.fields.get("expect"), length), (true, None, Length::Unknown));
+    // A pod's word for it is not this one's.
+    exchange.interim(&answer(100, &[("x-from", "pod")]));
+    let reading = tokio::spawn(async move {
+        let piece = piece(&mut exchange).await;
+        (piece, exchange)
+    });
+    let asked = poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+    assert_eq!((asked.status().as_u16(), asked.headers().len()), (100, 0));
+    body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+    let (piece, mut exchange) = reading.await.unwrap();
+    assert!(matches!(piece, Ok(Some(Piece::Data(data))) if data == "hello"));
+    exchange.start(&answer(204, &[]), Length::None);
+    flush(&mut exchange).await.unwrap();
+    assert!(poll_fn(|cx| response.poll_informational(cx)).await.is_none(), "it is asked for once");
+    assert_eq!(response.await.unwrap().status(), 204);
+}
+
+#[tokio::test]
 async fn a_request_is_what_it_was_and_its_answer_too() {
     let (io, mut server) = served(Edge::default(), 4096);
     let mut client = client(io).await;

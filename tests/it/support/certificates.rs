@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use serde_json::{Value, json};
 
 /// Signs certificates.
@@ -34,20 +37,68 @@ impl Authority {
         Issued { chain: certificate.pem(), key: key.serialize_pem() }
     }
 
+    /// Its own certificate, as PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// A client that trusts it, and resumes no session.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        Arc::new(self.client_of(rustls::DEFAULT_VERSIONS, None))
+    }
+
+    /// The same, for these versions of TLS, and with a certificate of its own.
+    pub(crate) fn client_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        own: Option<&Issued>,
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match own {
+            Some(own) => builder.with_client_auth_cert(own.certificates(), own.private_key()).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
         config.resumption = rustls::client::Resumption::disabled();
-        Arc::new(config)
+        config
     }
 }
 
 impl Issued {
+    pub(crate) fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(self.chain.as_bytes()).collect::<Result<_, _>>().unwrap()
+    }
+
+    fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+
+    /// A server that shows it, and agrees to these protocols.
+    pub(crate) fn server(&self, alpn: &[&str]) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_no_client_auth();
+        let mut config = builder.with_single_cert(self.certificates(), self.private_key()).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// The same, to clients alone that have a certificate of these authorities.
+    pub(crate) fn server_asking(&self, roots: RootCertStore, alpn: &[&str]) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_client_cert_verifier(verifier.build().unwrap());
+        let mut config = builder.with_single_cert(self.certificates(), self.private_key()).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
     /// A Secret of type `kubernetes.io/tls` that holds it.
     pub(crate) fn secret(&self, namespace: &str, name: &str) -> Value {
         json!({

@@ -1,0 +1,13 @@
+//! Every protocol that people use, from a real client through a whole router to a real server.
+
+mod bodies;
+mod front;
+mod grpc;
+mod http;
+mod limits;
+mod pods;
+mod raw;
+mod reliability;
+mod streams;
+mod tls;
+mod websocket;
