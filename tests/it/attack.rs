@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serinus::cli::app::Router;
 use serinus::model::{ChoiceReason, FailureKind};
@@ -254,5 +254,30 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     eventually("the failure is counted", || (failures(&router, FailureKind::Reset) == 1).then_some(())).await;
     eventually("nothing is active", || (active(&router) == 0).then_some(())).await;
     assert_eq!(client.get("a", "/next").await.unwrap().status, 200);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_3_idle_connections_to_a_pod_that_leaves_are_closed_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (router, folder) = router(listener.local_addr().unwrap()).await;
+    let mut client = Client::new(address(&router));
+    let served = async {
+        let (mut pod, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        assert!(pod.read(&mut head).await.unwrap() > 0);
+        pod.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        pod
+    };
+    let (answer, mut pod) = tokio::join!(client.get("a", "/"), served);
+    assert_eq!(answer.unwrap().status, 200);
+    let mut byte = [0; 1];
+    let open = tokio::time::timeout(Duration::from_millis(50), pod.read(&mut byte)).await;
+    assert!(open.is_err(), "the connection is kept for the next request");
+    let left = Instant::now();
+    std::fs::write(folder.path().join("serinus.yaml"), config("127.0.0.1:9".parse().unwrap())).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(20), pod.read(&mut byte)).await;
+    assert_eq!(end.expect("it is closed").unwrap(), 0);
+    assert!(left.elapsed() < Duration::from_secs(3), "before its idle time was over: {:?}", left.elapsed());
     router.stop().await;
 }

@@ -125,7 +125,10 @@ impl Process {
     /// As [`Process::start`], after a shell has said `before`: limits, and signals that are not heard.
     pub(crate) async fn start_limited(before: &str, config: &Path) -> Self {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("{before}; exec \"$0\" run --config \"$1\"")]).arg(program()).arg(config);
+        command
+            .args(["-c", &format!("{before}; exec \"$0\" run --config \"$1\"")])
+            .arg(program())
+            .arg(config);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self::spawn(command).await
     }
