@@ -4,11 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-#[cfg(target_os = "linux")]
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::model::Protocol;
@@ -26,10 +26,12 @@ use super::failure::ConnectFailure;
 use super::health::{Connected, Connector};
 use super::pool::Pool;
 
-/// How long what was sent to a pod may be unacknowledged (TCP_USER_TIMEOUT, RFC 5482). A pod's kernel acknowledges in less than a
-/// second, whatever the pod does.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
+/// A connection to a pod on which nothing passes for so long is asked whether its other side is there (RFC 9293 §3.8.4), this
+/// often. A pod that only takes its time answers: its kernel does.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(15))
+    .with_interval(Duration::from_secs(5))
+    .with_retries(3);
 
 /// A connection to a pod, or a place on one, for one request.
 pub(super) enum Connection {
@@ -64,6 +66,11 @@ impl Connection {
         wanted: Wanted,
     ) -> Result<Self, ConnectFailure> {
         let patience = route.spec.traffic.timeouts.connect;
+        if endpoint.protocol == Protocol::Http1
+            && let Some(pool) = gateway.pools.of(endpoint)
+        {
+            pool.meet(endpoint);
+        }
         if let (Protocol::Http1, Wanted::Any) = (endpoint.protocol, wanted)
             && let Some(client) = gateway.pools.of(endpoint).and_then(Pool::take)
         {
@@ -138,15 +145,6 @@ async fn dial(gateway: &Gateway, address: SocketAddr) -> std::io::Result<TcpStre
     }
 }
 
-/// A node that died acknowledges nothing: its connections break then, rather than leave their requests to the time limits.
-fn give_up_in_time(stream: &TcpStream) {
-    #[cfg(target_os = "linux")]
-    // Where it cannot be set, the time limits are left.
-    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    #[cfg(not(target_os = "linux"))]
-    let _ = stream;
-}
-
 /// A new connection to an endpoint, with TLS where the route wants it.
 async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link, ConnectFailure> {
     let stream = dial(gateway, endpoint.id.address).await.map_err(|error| {
@@ -160,7 +158,8 @@ async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link
     })?;
     // Without it requests wait for acknowledgements; a socket that refuses it is about to fail anyway.
     let _ = stream.set_nodelay(true);
-    give_up_in_time(&stream);
+    // A node that died is found out so; where it cannot be set, the time limits are left.
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
     let Some(tls) = &endpoint.tls else { return Ok(Link::plain(stream)) };
     let name = tls::server_name(tls).map_err(ConnectFailure::Tls)?;
     let stream = gateway.options.connectors.connect(tls, name, alpn, stream).await;
@@ -222,6 +221,13 @@ impl Upstream for Connection {
         match self {
             Self::Http1 { client, .. } => client.poll_flush(cx),
             Self::Http2(request) => request.poll_flush(cx),
+        }
+    }
+
+    fn backlog(&self) -> usize {
+        match self {
+            Self::Http1 { client, .. } => client.backlog(),
+            Self::Http2(request) => request.backlog(),
         }
     }
 

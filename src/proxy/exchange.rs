@@ -158,6 +158,7 @@ impl<D: Downstream> Exchange<'_, D> {
         Limits {
             request: timeouts.request,
             pod_idle: timeouts.idle,
+            half_idle: timeouts.idle,
             client_body: edge.body_timeout,
             client_write: edge.write_timeout,
             end: timeouts.total.map(|total| Instant::now() + total),

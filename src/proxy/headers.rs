@@ -14,9 +14,19 @@ use super::request::{REQUEST_ID, RequestId};
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
 const FORWARDED_HOST: &str = "X-Forwarded-Host";
-/// What others may say of a client, and only trusted hops may.
+/// What others may say of a client, and only trusted hops may: by how the names begin, and whole.
+const CLIENTS_WORD_BEGINS: [&str; 3] = ["X-Forwarded", "X-Real-", "X-Original-"];
 const CLIENTS_WORD: [&str; 6] =
-    ["Forwarded", "X-Real-IP", "X-Forwarded-Port", FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+    ["Forwarded", "X-Rewrite-URL", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "Front-End-Https"];
+
+/// Whether a field is one that says something of the client that a pod may believe.
+fn is_clients_word(name: &[u8]) -> bool {
+    let begins = |with: &str| name.get(..with.len()).is_some_and(|b| b.eq_ignore_ascii_case(with.as_bytes()));
+    // All of them begin with one of three letters.
+    matches!(name.first(), Some(b'X' | b'x' | b'F' | b'f' | b'T' | b't'))
+        && (CLIENTS_WORD_BEGINS.iter().any(|with| begins(with))
+            || CLIENTS_WORD.iter().chain([&REQUEST_ID]).any(|n| name.eq_ignore_ascii_case(n.as_bytes())))
+}
 
 /// The hop before this one.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +50,7 @@ pub(super) fn tell_upstream(head: &mut RequestHead, hop: Hop, scheme: &'static s
         fields.remove(FORWARDED_FOR);
         fields.remove(REQUEST_ID);
     } else {
-        let said = |name: &[u8]| {
-            let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
-            CLIENTS_WORD.iter().any(is) || is(&REQUEST_ID)
-        };
-        // All of them begin with one of two letters.
-        fields.retain(|name, _| !matches!(name.first(), Some(b'X' | b'x' | b'F' | b'f')) || !said(name));
+        fields.retain(|name, _| !is_clients_word(name));
     }
     // Writing to a string cannot fail.
     let _ = write!(chain, "{}", hop.address);
@@ -136,6 +141,10 @@ mod tests {
                 ("X-Real-IP", "6.6.6.6"),
                 ("x-request-id", "mine"),
                 ("X-Kept", "1"),
+                ("X-Forwarded-Ssl", "on"),
+                ("x-forwarded-prefix", "/admin"),
+                ("X-Original-URL", "/admin"),
+                ("True-Client-IP", "6.6.6.6"),
                 ("Traceparent", "00-abc"),
             ],
         );
@@ -145,6 +154,15 @@ mod tests {
         assert_eq!(get(&request, "x-forwarded-host"), ["shop.example.com"]);
         assert_eq!(get(&request, "x-request-id"), ["id"]);
         assert_eq!((get(&request, "traceparent"), get(&request, "x-kept")), (vec!["00-abc"], vec!["1"]));
-        assert!(get(&request, "forwarded").is_empty() && get(&request, "x-real-ip").is_empty());
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x-forwarded-ssl",
+            "x-forwarded-prefix",
+            "x-original-url",
+            "true-client-ip",
+        ] {
+            assert!(get(&request, name).is_empty(), "{name}");
+        }
     }
 }

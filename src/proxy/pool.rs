@@ -38,6 +38,8 @@ pub(super) struct Pool {
 struct Inner {
     idle: SegQueue<Idle>,
     count: AtomicUsize,
+    /// How many requests there were at once, of late.
+    peak: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -58,9 +60,18 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for the next request, unless its endpoint is leaving.
+    /// A request goes to the endpoint: as many connections are kept as there were requests at once of late.
+    pub(super) fn meet(&self, endpoint: &Endpoint) {
+        self.inner.peak.fetch_max(endpoint.in_flight() as usize, Ordering::Relaxed);
+    }
+
+    /// Keeps a connection for the next request, unless its endpoint is leaving, or has as many as it needs: each that is open
+    /// costs the pod something, some of them a whole worker.
     pub(super) fn keep(&self, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
-        if self.inner.count.load(Ordering::Relaxed) < KEPT && !endpoint.is_leaving() {
+        let idle = self.inner.count.load(Ordering::Relaxed);
+        // This one's request is in flight still.
+        let needed = idle + endpoint.in_flight() as usize <= self.inner.peak.load(Ordering::Relaxed);
+        if needed && idle < KEPT && !endpoint.is_leaving() {
             self.inner.push(Idle { connection, since: Instant::now() });
             // It may have begun to leave meanwhile.
             if endpoint.is_leaving() {
@@ -109,6 +120,10 @@ impl Inner {
     /// Closes what is too old, or was closed by the pod.
     fn sweep(&self) {
         let now = Instant::now();
+        // The peak is forgotten by and by: by half within three seconds.
+        let peak = self.peak.load(Ordering::Relaxed);
+        self.peak.fetch_sub(peak / 8, Ordering::Relaxed);
+        while self.count.load(Ordering::Relaxed) > peak.max(1) && self.pop().is_some() {}
         for _ in 0..self.count.load(Ordering::Relaxed) {
             let Some(mut idle) = self.pop() else { return };
             if now.saturating_duration_since(idle.since) < IDLE && idle.connection.is_quiet() {

@@ -18,6 +18,8 @@ pub(super) struct Limits {
     pub(super) request: Duration,
     /// How long a pod may neither send nor take anything once it has begun.
     pub(super) pod_idle: Duration,
+    /// How long one half of an upgraded connection may be silent when the other one has ended.
+    pub(super) half_idle: Duration,
     /// How long a client may leave between two pieces of its request.
     pub(super) client_body: Duration,
     /// How long a client may take nothing.
@@ -41,6 +43,10 @@ pub(super) struct Relay<'a, D, U> {
     sent: bool,
     /// When something last moved.
     moved: Instant,
+    /// How much waited to be written on either side when it was last looked at.
+    waiting: (usize, usize),
+    /// Bytes go both ways, and each way has an end of its own.
+    upgraded: bool,
     /// How many bytes of the answer's body came.
     pub(super) answered: u64,
 }
@@ -63,17 +69,30 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
         alarm: &'a mut Alarm,
     ) -> Self {
         let sent = body.length == Length::None;
-        Self { down, up, body, limits, alarm, replayed: 0, sent, moved: Instant::now(), answered: 0 }
+        Self {
+            down,
+            up,
+            body,
+            limits,
+            alarm,
+            replayed: 0,
+            sent,
+            moved: Instant::now(),
+            waiting: (0, 0),
+            upgraded: false,
+            answered: 0,
+        }
     }
 
     /// Sends the request until the final head of the answer has come.
     pub(super) async fn head(&mut self, answer: &mut ResponseHead) -> Result<Length, Failure> {
         poll_fn(|cx| {
             loop {
+                self.look();
                 let sending = self.poll_send(cx)?;
-                let _ = self.up.poll_flush(cx).map_err(Failure::Upstream)?;
+                let written = self.up.poll_flush(cx).map_err(Failure::Upstream)?.is_ready();
+                self.look();
                 if let Poll::Ready(length) = self.up.poll_head(cx, answer).map_err(Failure::Upstream)? {
-                    self.moved = Instant::now();
                     if !answer.is_interim() {
                         return Poll::Ready(Ok(length));
                     }
@@ -85,6 +104,8 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
                     Sending::Done if self.down.poll_gone(cx).is_ready() => {
                         return Poll::Ready(Err(Failure::Client(ClientError::Gone)));
                     }
+                    // Handed over, and not all of it taken.
+                    Sending::Done if !written => (Failure::Timeout, self.limits.pod_idle),
                     Sending::Done => (Failure::Timeout, self.limits.request),
                     Sending::AwaitsClient => (Failure::Client(ClientError::TooSlow), self.limits.client_body),
                     Sending::AwaitsPod => (Failure::Timeout, self.limits.pod_idle),
@@ -98,6 +119,7 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
     /// The client asked to speak something else, and the pod agreed: bytes go both ways from here on.
     pub(super) fn upgrade(&mut self) {
         self.sent = false;
+        self.upgraded = true;
         self.body.length = Length::Unknown;
         *self.body = Body::new(Length::Unknown, 0);
         self.replayed = 0;
@@ -108,6 +130,7 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
         self.moved = Instant::now();
         let mut ended = false;
         poll_fn(|cx| {
+            self.look();
             if !self.sent {
                 match self.poll_send(cx) {
                     // The pod that answered need not take the rest.
@@ -139,13 +162,15 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
                     Poll::Pending => break,
                 }
             }
-            let before = self.down.backlog();
+            self.look();
             let flushed = self.down.poll_flush(cx).map_err(Failure::Client)?.is_ready();
-            if ended && flushed {
+            self.look();
+            if ended && flushed && (self.sent || !self.upgraded) {
                 return Poll::Ready(Ok(()));
             }
-            if self.down.backlog() < before {
-                self.moved = Instant::now();
+            if self.upgraded && flushed && (ended || self.sent) {
+                // One half has ended: the other one need not be waited for as long as a conversation.
+                return self.overdue(cx, self.limits.half_idle, Failure::Timeout).map(Err);
             }
             if ended || !flushed {
                 let failure = Failure::Client(ClientError::TooSlow);
@@ -157,6 +182,15 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
             self.overdue(cx, self.limits.pod_idle, Failure::Timeout).map(Err)
         })
         .await
+    }
+
+    /// Looks whether what waited to be written has become less: somebody takes something.
+    fn look(&mut self) {
+        let now = (self.down.backlog(), self.up.backlog());
+        if now.0 < self.waiting.0 || now.1 < self.waiting.1 {
+            self.moved = Instant::now();
+        }
+        self.waiting = now;
     }
 
     /// Ready with the failure when nothing has moved for so long, or the end has come.
@@ -228,18 +262,15 @@ pub(super) async fn flush<D: Downstream>(
     patience: Duration,
 ) -> Result<(), ClientError> {
     alarm.after(patience);
+    let mut waiting = usize::MAX;
     poll_fn(|cx| {
-        let mut backlog = down.backlog();
-        loop {
-            if let Poll::Ready(flushed) = down.poll_flush(cx) {
-                return Poll::Ready(flushed);
-            }
-            if down.backlog() >= backlog {
-                break;
-            }
-            backlog = down.backlog();
+        if let Poll::Ready(flushed) = down.poll_flush(cx) {
+            return Poll::Ready(flushed);
+        }
+        if down.backlog() < waiting {
             alarm.after(patience);
         }
+        waiting = down.backlog();
         ready!(alarm.poll(cx));
         Poll::Ready(Err(ClientError::TooSlow))
     })

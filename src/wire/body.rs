@@ -115,6 +115,11 @@ pub trait Upstream: Send {
     /// Writes out what is queued; ready when all of it is written.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>>;
 
+    /// How many bytes are queued, where that is known: who sees it shrink knows that the pod takes something.
+    fn backlog(&self) -> usize {
+        0
+    }
+
     /// The next head of the answer: interim ones first, then the final one, which is the last; with the length of its body.
     fn poll_head(
         &mut self,

@@ -137,6 +137,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Upstream for H1Client<IO> {
         Poll::Ready(Ok(()))
     }
 
+    fn backlog(&self) -> usize {
+        self.output.backlog()
+    }
+
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,6 +1,7 @@
 //! The router's side of a connection from a client.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::wire::{
 
 /// What HTTP/2 begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How much of next requests is read while one is served: who sends more than that is noticed to be gone only by what is
+/// written to it.
+const EARLY: usize = 16 * 1024;
 /// How much a client may still send after its last answer, until the connection is cut.
 const LINGER_BYTES: usize = 1 << 20;
 /// For how long.
@@ -43,6 +47,8 @@ pub struct H1Server<IO> {
     /// The answer was cut: what was sent must not pass for all of it.
     cut: bool,
     upgraded: bool,
+    /// The end of an upgraded connection's one half is to be told by closing that half.
+    shut: bool,
     /// Nothing more comes from the client.
     eof: bool,
     answered: bool,
@@ -78,6 +84,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Server<IO> {
             close: false,
             cut: false,
             upgraded: false,
+            shut: false,
             eof: false,
             answered: false,
         }
@@ -242,8 +249,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Server<IO> {
         if self.eof {
             return Poll::Ready(());
         }
-        // A next request that came early is kept, and no more is read until its turn.
-        while self.input.bytes.is_empty() {
+        // What comes early is kept for its turn, up to a bound; beyond that nobody looks.
+        while self.input.bytes.len() < EARLY {
             match ready!(self.poll_fill(cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
@@ -296,11 +303,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Server<IO> {
     }
 
     fn end(&mut self, trailers: Option<&Fields>) {
+        self.shut = self.upgraded;
         self.cut |= !self.writing.end(trailers, &mut self.output);
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         let flushed = ready!(self.output.poll_write(&mut self.io, cx, |_| {}));
+        if self.shut && flushed.is_ok() {
+            // Who does not hear it hears the end of the connection.
+            let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            self.shut = false;
+        }
         Poll::Ready(flushed.map_err(|_| ClientError::Gone))
     }
 

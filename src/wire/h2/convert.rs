@@ -19,7 +19,8 @@ const REQUEST_LINE: usize = " ".len() + " HTTP/1.1".len();
 /// # Errors
 /// When it is malformed, ambiguous, over a limit, or a method that is not relayed.
 pub(super) fn request_head(parts: &request::Parts, edge: &Edge) -> Result<RequestHead, Refused> {
-    if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+    if [Method::CONNECT, Method::TRACE].iter().any(|m| m.as_str().eq_ignore_ascii_case(parts.method.as_str()))
+    {
         return Err(Refused { status: 405, what: "CONNECT and TRACE are not relayed" });
     }
     let mut head =

@@ -181,6 +181,10 @@ impl Upstream for H2Request {
         self.outbox.poll_written(cx).map(Ok)
     }
 
+    fn backlog(&self) -> usize {
+        self.outbox.queued()
+    }
+
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,

@@ -85,6 +85,8 @@ fn understand(
         close |= control.announces_a_body();
         Framing::None
     } else if to == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {
+        // A 304 that announces chunks may well send them.
+        close |= head.status == StatusCode::NOT_MODIFIED && framed == Some(Framing::Chunked);
         Framing::None
     } else {
         framed.unwrap_or(Framing::UntilClose)
