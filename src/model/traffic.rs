@@ -31,7 +31,7 @@ pub struct Traffic {
 pub struct Timeouts {
     /// For a connection to a pod, TLS included.
     pub connect: Duration,
-    /// From a request, or the last piece of its body, to the head of its answer, retries included.
+    /// From a request, or the last piece of its body, to the head of its answer, of each attempt.
     pub request: Duration,
     /// Between two pieces of an answer, and between two that a pod takes of a request.
     pub idle: Duration,

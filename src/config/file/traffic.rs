@@ -18,7 +18,7 @@ object! {
     TimeoutsFile "timeouts", later [] {
         /// For a connection to a pod, TLS included; another pod is tried then.
         optional "connect" connect: Limit, default = "1s", example = "250ms";
-        /// From a request, or the last piece of its body, to the head of its answer, retries included: 504 then.
+        /// From a request, or the last piece of its body, to the head of its answer, of each attempt: 504 then.
         optional "request" request: Limit, default = "1m", example = "10s";
         /// Between two pieces of an answer, and between two that a pod takes of a request.
         optional "idle" idle: Limit, default = "1m", example = "5m";
