@@ -117,6 +117,10 @@ impl<D: Downstream> Exchange<'_, D> {
     ) -> Result<(), (u16, AnswerReason)> {
         let own = |reason| (answer::status(reason), reason);
         if let Some(redirect) = &self.client.site.edge.redirect {
+            if head.authority.is_empty() {
+                // Nobody knows where to send it.
+                return Err(own(AnswerReason::BadRequest));
+            }
             return Err((redirect.status, AnswerReason::Redirect));
         }
         if !self.client.is_for(&head.authority) {
@@ -140,11 +144,15 @@ impl<D: Downstream> Exchange<'_, D> {
             Ok(()) => Ok(()),
             Err(failure) => {
                 request.failed = failure.kind().is_some();
+                request.failure = Some(failure.to_string());
                 match failure.answer().filter(|_| request.status == 0) {
                     Some(answer) => Err(answer),
                     None => {
                         if request.status == 0 {
                             request.status = failure::CLIENT_CLOSED;
+                        } else {
+                            // Its answer broke off: what the client saw, the log should say.
+                            request.answer = failure.answer().map(|(_, reason)| reason);
                         }
                         Ok(())
                     }

@@ -169,6 +169,7 @@ impl Gateway {
             version: routed.and_then(Routed::version).map(|v| v.name.as_str()),
             reason: routed.map(|r| r.choice.reason.token()),
             answer: request.answer.map(AnswerReason::token),
+            failure: request.failure.as_deref(),
             upstream: routed.and_then(|r| r.at.as_ref()).map(|at| at.endpoint().id.to_string()),
             tried: routed
                 .map(|r| r.tried.before_last().map(|e| e.id.to_string()).collect())

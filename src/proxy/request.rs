@@ -27,6 +27,8 @@ pub(super) struct Request {
     pub(super) bytes: u64,
     /// No pod answered it.
     pub(super) failed: bool,
+    /// Why its last attempt failed.
+    pub(super) failure: Option<String>,
 }
 
 /// A request that found its route and version.
@@ -63,6 +65,7 @@ impl Request {
             status: 0,
             bytes: 0,
             failed: false,
+            failure: None,
         }
     }
 }

@@ -31,6 +31,9 @@ pub struct AccessEntry<'a> {
     pub reason: Option<&'a str>,
     /// The token of an answer that Serinus gave itself (`X-Serinus-Reason`).
     pub answer: Option<&'a str>,
+    /// Why the last attempt failed, in words; left out where none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<&'a str>,
     /// The endpoint that was tried last.
     pub upstream: Option<String>,
     /// The endpoints that were tried in vain before; left out where there were none.

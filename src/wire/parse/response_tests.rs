@@ -96,7 +96,7 @@ fn answers_without_a_body() {
             ("HTTP/1.1 204 No Content\nTransfer-Encoding: chunked\n\n", "HTTP/1.1 204 No Content~~ close"),
             ("HTTP/1.1 304 X\nContent-Length: 5\n\n", "HTTP/1.1 304 Not Modified~Content-Length: 5~~"),
             ("HTTP/1.1 304 X\nETag: \"a\"\n\n", "HTTP/1.1 304 Not Modified~ETag: \"a\"~~"),
-            ("HTTP/1.1 304 X\nTransfer-Encoding: chunked\n\n", "HTTP/1.1 304 Not Modified~~"),
+            ("HTTP/1.1 304 X\nTransfer-Encoding: chunked\n\n", "HTTP/1.1 304 Not Modified~~ close"),
             ("HTTP/1.1 100 Continue\n\n", "HTTP/1.1 100 Continue~~"),
             ("HTTP/1.1 103 X\nLink: a\n\n", "HTTP/1.1 103 Early Hints~Link: a~~"),
             ("HTTP/1.1 102 X\nContent-Length: 0\n\n", "HTTP/1.1 102 Processing~~"),

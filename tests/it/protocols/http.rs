@@ -319,7 +319,7 @@ async fn an_answer_that_comes_early_reaches_its_client() {
     let answer = client.send(client.request("POST", "/", body)).await.unwrap();
     assert_eq!(answer.status(), 401);
     assert_eq!(text(answer.into_body()).await, "late");
-    drop(send);
+    drop((send, client));
     eventually("the requests have ended", || (front.active() == 0).then_some(())).await;
     front.router.stop().await;
 }
@@ -343,4 +343,27 @@ async fn what_http2_clients_send_in_crumbs_comes_in_one_piece() {
     assert_eq!(client.send(request).await.unwrap().status(), 200);
     assert_eq!(*seen.lock().unwrap(), ["a=1; b=2"]);
     front.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_5_http2_clients_are_told_to_go_and_lose_no_request() {
+    let pod = Pod::http(Speaks::Http1, None, |_| async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        Response::new(Sent::whole("late"))
+    })
+    .await;
+    let front = Plan::to([pod.address]).start().await;
+    let (send, connection) = h2::client::handshake(front.plain().await).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let request = || http::Request::get(format!("http://{HOST}/")).body(()).unwrap();
+    let (answer, _) = send.send_request(request(), true).unwrap();
+    eventually("it is being served", || (front.active() == 1).then_some(())).await;
+    let stopping = tokio::spawn(front.router.stop());
+    let mut body = answer.await.expect("what is under way is finished").into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "late");
+    drop(body);
+    assert!(send.ready().await.is_err(), "it was told to go (GOAWAY)");
+    connection.await.unwrap().expect("a proper end");
+    assert_eq!(stopping.await.unwrap(), 0, "nothing was cut");
 }

@@ -30,6 +30,8 @@ struct Word {
     requests: AtomicU64,
     /// How many milliseconds it takes.
     takes: AtomicU64,
+    /// How many connections to it are open.
+    open: AtomicU64,
 }
 
 impl Told {
@@ -38,7 +40,15 @@ impl Told {
         let heard = Arc::clone(&word);
         let name = Arc::new(OnceLock::new());
         let known = Arc::clone(&name);
-        let pod = raw::pod(move |raw| serve(raw, Arc::clone(&known), Arc::clone(&heard))).await;
+        let pod = raw::pod(move |raw| {
+            let (known, heard) = (Arc::clone(&known), Arc::clone(&heard));
+            async move {
+                heard.open.fetch_add(1, Ordering::Relaxed);
+                serve(raw, known, &heard).await;
+                heard.open.fetch_sub(1, Ordering::Relaxed);
+            }
+        })
+        .await;
         name.set(pod.address.port().to_string()).unwrap();
         Self { pod, word }
     }
@@ -64,7 +74,7 @@ impl Told {
     }
 }
 
-async fn serve(mut raw: Raw, name: Arc<OnceLock<String>>, word: Arc<Word>) {
+async fn serve(mut raw: Raw, name: Arc<OnceLock<String>>, word: &Word) {
     while let Some(head) = raw.head().await {
         let status = if head.starts_with("GET /healthz ") {
             if word.unwell.load(Ordering::Relaxed) { 500 } else { 200 }
@@ -223,6 +233,34 @@ async fn s2_5_a_pod_that_comes_up_gets_a_growing_share() {
     let last = part(&mut client, Duration::from_millis(2_600)).await;
     // At first a tenth to a third of a whole share, which is one in three.
     assert!(first > 0.0 && first < 0.24 && last > 0.24 && last > 1.3 * first, "{first} then {last}");
+    front.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_3_requests_on_a_pod_that_leaves_run_to_their_end_and_its_idle_connections_are_closed() {
+    let pods = Told::several::<2>().await;
+    let route = ["balance: roundRobin".to_owned()];
+    let front = plan(&pods).route(&route[0]).start().await;
+    let mut client = Client::new(front.address());
+    gets(&mut client, 4).await;
+    let open = || pods[0].word.open.load(Ordering::Relaxed);
+    assert_eq!(open(), 1, "one is kept");
+    pods[0].word.takes.store(1_000, Ordering::Relaxed);
+    let asked = pods[0].requests();
+    let address = front.address();
+    let mut running = Vec::new();
+    for _ in 0..4 {
+        running.push(tokio::spawn(async move { get(&mut Client::new(address)).await }));
+    }
+    eventually("two of them run there", || (pods[0].requests() == asked + 2).then_some(())).await;
+    let kept = Instant::now();
+    replace_pods(&front, &route, &[pods[1].address()]).await;
+    for running in running {
+        assert_eq!(running.await.unwrap(), 200);
+    }
+    eventually("none is kept", || (open() == 0).then_some(())).await;
+    assert!(kept.elapsed() < Duration::from_millis(3_500), "not by growing old: {:?}", kept.elapsed());
+    assert_eq!(pods[0].requests(), asked + 2);
     front.router.stop().await;
 }
 
