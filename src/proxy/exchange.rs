@@ -27,6 +27,8 @@ use super::request::{Request, Routed};
 
 /// How long a request waits at most for a place in the budget of retries.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
+/// How long one half of an upgraded connection may be silent when the other one has ended: most have nothing more to say.
+const HALF_IDLE: Duration = Duration::from_secs(5);
 /// How long it waits at first, and at most, before it looks again.
 const BUDGET_PAUSE: Duration = Duration::from_millis(1);
 const SLOWEST_BUDGET_PAUSE: Duration = Duration::from_millis(20);
@@ -166,7 +168,7 @@ impl<D: Downstream> Exchange<'_, D> {
         Limits {
             request: timeouts.request,
             pod_idle: timeouts.idle,
-            half_idle: timeouts.idle,
+            half_idle: timeouts.idle.min(HALF_IDLE),
             client_body: edge.body_timeout,
             client_write: edge.write_timeout,
             end: timeouts.total.map(|total| Instant::now() + total),
