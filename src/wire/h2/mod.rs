@@ -3,7 +3,7 @@
 //! `h2` keeps the frames, the windows and HPACK, with its own limits for what hostile peers do: resets of streams that were
 //! not accepted yet, errors that make it reset streams, CONTINUATION frames, header lists, and DATA frames that say little.
 //! Its defaults for these are kept: they are the cure of attacks that became known. Around it is what it leaves to others:
-//! deadlines ([`lifeline`]), memory for what is sent ([`outbox`]), what makes a message valid ([`convert`]), streams that
+//! deadlines (`lifeline`), memory for what is sent (`outbox`), what makes a message valid (`convert`), streams that
 //! clients reset as fast as they open them, and which failures may be repeated elsewhere.
 
 mod client;
