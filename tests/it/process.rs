@@ -206,7 +206,9 @@ async fn the_access_log_has_a_line_for_each_request() {
     for mut pod in [v1, v2] {
         pod.terminate().await;
     }
-    assert_eq!(get(&process).await.status, 502);
+    // A POST: a GET might meet the kept connection to v1's pod before its end has come, and count an attempt more.
+    let post = b"POST / HTTP/1.1\r\nHost: shop.example.com\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(Client::new(process.web).raw(post).await.unwrap().status, 502);
     process.signal("TERM");
     let (status, lines) = process.end(SOON);
     assert_eq!(status.code(), Some(0));
