@@ -10,6 +10,7 @@ pub mod demo;
 pub mod kubernetes;
 pub mod model;
 pub mod proxy;
+pub mod rollout;
 pub mod routing;
 pub mod state;
 pub mod telemetry;

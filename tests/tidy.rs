@@ -14,15 +14,16 @@ use std::path::{Path, PathBuf};
 /// Each room of `src/`, and the rooms that it may use.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
-    ("state", &["model"]),
+    ("rollout", &["model"]),
+    ("state", &["rollout", "model"]),
     ("routing", &["state", "model"]),
     ("config", &["model"]),
     ("kubernetes", &["model", "state", "telemetry"]),
     ("wire", &["model"]),
     ("tls", &["model"]),
     ("proxy", &["routing", "wire", "tls", "model", "telemetry"]),
-    ("control", &["state", "routing", "model", "telemetry"]),
-    ("admin", &["routing", "state", "model", "telemetry", "control"]),
+    ("control", &["state", "routing", "rollout", "model", "telemetry"]),
+    ("admin", &["routing", "rollout", "state", "model", "telemetry", "control"]),
     ("telemetry", &["model"]),
     ("demo", &["model"]),
     ("cli", ALL),
@@ -32,7 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const ALL: &[&str] = &["*"];
 
 /// The rooms that are told the time and drawn their chances: no async, IO, clock, random source, log line or lock.
-const CORE: &[&str] = &["model", "state", "routing"];
+const CORE: &[&str] = &["model", "rollout", "state", "routing"];
 
 /// Crates that the core may not name.
 const NOT_IN_CORE_CRATES: &[&str] =

@@ -5,9 +5,11 @@
 mod cluster;
 mod edge;
 mod endpoint;
+mod evidence;
 mod names;
 mod outcome;
 mod problem;
+mod rollout;
 mod route;
 mod secret;
 mod selector;
@@ -21,12 +23,16 @@ pub use cluster::{
 };
 pub use edge::{ClientAuth, Edge, EscapedSlashes, ListenerTls, MinTls, Redirect, Underscores};
 pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
+pub use evidence::{AttemptClass, Counts, Placement, Side, Sides, Sighting};
 pub use names::{
     Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
     ServiceKeyError, VersionName,
 };
 pub use outcome::{AnswerReason, ChoiceReason, FailureKind, SetAsideReason};
 pub use problem::Problem;
+pub use rollout::{
+    ErrorLimit, Guard, Hook, HookEvent, LatencyGuard, OnFail, RolloutSpec, RolloutStep,
+};
 pub use route::{
     BackendRef, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
     VersionSpec,

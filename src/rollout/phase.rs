@@ -1,0 +1,232 @@
+//! A rollout as far as it has come, and what people may ask of it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{RolloutSpec, Share, Timestamp};
+
+use super::Judge;
+
+/// Where a rollout is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "name", content = "by")]
+pub enum Phase {
+    /// It goes forward as the verdicts allow.
+    Running,
+    /// It stays where it is; a bad verdict still takes it back.
+    Paused(PausedBy),
+    /// Its last step ended well.
+    Succeeded,
+    /// A verdict took it back.
+    RolledBack,
+    /// Somebody ended it.
+    Aborted,
+}
+
+/// What paused a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PausedBy {
+    /// Somebody.
+    Somebody,
+    /// Its step, which asks for a `promote` at its end.
+    Step,
+    /// A bad verdict, with `onFail: pause`.
+    Verdict,
+    /// Weights that somebody set.
+    Weights,
+}
+
+impl Phase {
+    /// The word for it in the API, in `status` and in metrics.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Phase::Running => "running",
+            Phase::Paused(_) => "paused",
+            Phase::Succeeded => "succeeded",
+            Phase::RolledBack => "rolled-back",
+            Phase::Aborted => "aborted",
+        }
+    }
+
+    /// Whether it can still change.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        matches!(self, Phase::Running | Phase::Paused(_))
+    }
+}
+
+/// A rollout as far as it has come; survives a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// Where it is.
+    pub phase: Phase,
+    /// The place of its step among the steps, from 0.
+    pub step: usize,
+    /// How long the step has been judged, in milliseconds.
+    pub held_ms: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it last came to another step or phase.
+    pub changed: Timestamp,
+    /// Why it is where it is, in words.
+    pub reason: String,
+    /// What speaks for and against the canary.
+    pub judge: Judge,
+}
+
+/// What people ask of a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Asked {
+    /// To begin.
+    Start,
+    /// To stay where it is.
+    Pause,
+    /// To go on.
+    Resume,
+    /// To end its step now.
+    Promote,
+    /// To come to its last step now.
+    PromoteFull,
+    /// To end, with nothing for the canary.
+    Abort,
+}
+
+/// Why a rollout does not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskedError {
+    /// There is none under way.
+    #[error("no rollout is under way: `rollout start` begins one")]
+    NotActive,
+    /// One is under way.
+    #[error("a rollout is under way already, at step {step} of {steps}: `rollout abort` ends it")]
+    UnderWay {
+        /// Its step, from 1.
+        step: usize,
+        /// How many there are.
+        steps: usize,
+    },
+    /// It is not paused.
+    #[error("the rollout is not paused")]
+    NotPaused,
+    /// It is paused already.
+    #[error("the rollout is paused already: `rollout resume` lets it go on")]
+    Paused,
+}
+
+/// What a rollout does next. Whoever carries it out makes a revision of it, with these words as its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// It stays where it is, and what it waits for.
+    Stay(String),
+    /// It comes to this step.
+    Step {
+        /// Its place, from 0.
+        step: usize,
+        /// The canary's weight in it.
+        weight: Share,
+        /// Why.
+        reason: String,
+    },
+    /// It ended well; the weights stay.
+    Succeed(String),
+    /// It pauses; the weights stay.
+    Pause(PausedBy, String),
+    /// The canary gets nothing any more.
+    RollBack(String),
+    /// Somebody ended it: the canary gets nothing any more, its sessions end too.
+    Abort(String),
+}
+
+impl Rollout {
+    /// A rollout at its first step.
+    #[must_use]
+    pub fn begin(spec: &RolloutSpec, at: Timestamp) -> Self {
+        Self {
+            phase: Phase::Running,
+            step: 0,
+            held_ms: 0,
+            started: at,
+            changed: at,
+            reason: format!("step 1 of {}", spec.steps.len()),
+            judge: Judge::default(),
+        }
+    }
+
+    /// How long its step has been judged.
+    #[must_use]
+    pub fn held(&self) -> Duration {
+        Duration::from_millis(self.held_ms)
+    }
+
+    /// What follows from what somebody asked.
+    ///
+    /// # Errors
+    /// When that is not to be had in its phase.
+    pub fn ask(current: Option<&Rollout>, spec: &RolloutSpec, asked: Asked) -> Result<Transition, AskedError> {
+        let active = current.filter(|rollout| rollout.phase.is_active());
+        let steps = spec.steps.len();
+        let to = |step: usize, reason: String| {
+            let weight = spec.steps.get(step).map_or(Share::ZERO, |step| step.weight);
+            Transition::Step { step, weight, reason }
+        };
+        match (asked, active) {
+            (Asked::Start, None) => Ok(to(0, format!("rollout started: step 1 of {steps}"))),
+            (Asked::Start, Some(rollout)) => Err(AskedError::UnderWay { step: rollout.step + 1, steps }),
+            (_, None) => Err(AskedError::NotActive),
+            (Asked::Pause, Some(rollout)) => match rollout.phase {
+                Phase::Paused(_) => Err(AskedError::Paused),
+                _ => Ok(Transition::Pause(PausedBy::Somebody, "paused".to_owned())),
+            },
+            (Asked::Resume, Some(rollout)) => match rollout.phase {
+                Phase::Paused(_) => {
+                    Ok(to(rollout.step, format!("resumed: step {} of {steps}", rollout.step + 1)))
+                }
+                _ => Err(AskedError::NotPaused),
+            },
+            (Asked::Promote, Some(rollout)) => Ok(match rollout.step + 1 {
+                next if next < steps => to(next, format!("promoted: step {} of {steps}", next + 1)),
+                _ => Transition::Succeed(format!("promoted: step {steps} of {steps} ended")),
+            }),
+            (Asked::PromoteFull, Some(rollout)) => {
+                let last = steps.saturating_sub(1);
+                Ok(if rollout.step < last {
+                    to(last, format!("promoted to the last step, {steps} of {steps}"))
+                } else {
+                    Transition::Succeed(format!("promoted: step {steps} of {steps} ended"))
+                })
+            }
+            (Asked::Abort, Some(_)) => Ok(Transition::Abort("aborted".to_owned())),
+        }
+    }
+
+    /// Is where the transition leads; the weights are somebody else's to change.
+    pub fn become_of(&mut self, transition: &Transition, at: Timestamp) {
+        let (phase, reason) = match transition {
+            // What it waits for is shown; it is no change.
+            Transition::Stay(waits) => {
+                self.reason.clone_from(waits);
+                return;
+            }
+            Transition::Step { step, reason, .. } => {
+                if *step != self.step {
+                    self.step = *step;
+                    self.held_ms = 0;
+                    self.judge.begin_step();
+                }
+                (Phase::Running, reason)
+            }
+            Transition::Succeed(reason) => (Phase::Succeeded, reason),
+            Transition::Pause(by, reason) => (Phase::Paused(*by), reason),
+            Transition::RollBack(reason) => (Phase::RolledBack, reason),
+            Transition::Abort(reason) => (Phase::Aborted, reason),
+        };
+        self.phase = phase;
+        self.changed = at;
+        self.reason.clone_from(reason);
+    }
+}
