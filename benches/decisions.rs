@@ -112,6 +112,7 @@ fn spec(route: u32, service: ServiceKey) -> RouteSpec {
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: serinus::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     }
 }

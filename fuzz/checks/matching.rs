@@ -46,6 +46,7 @@ fn route(line: &str) -> Option<Arc<RouteSpec>> {
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: Traffic::default(),
+        rollout: None,
         debug_headers: false,
     }))
 }

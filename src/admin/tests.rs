@@ -27,6 +27,7 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     };
     let statics = Some(BTreeMap::from([(service, Vec::new())]));

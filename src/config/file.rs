@@ -1,9 +1,11 @@
 //! The format of the file: every field once. The reader, the JSON Schema and the reference follow from it.
 
 mod listener;
+mod rollout;
 mod traffic;
 
 pub(super) use listener::{CertificateFile, ListenerFile, ListenerTlsFile};
+pub(super) use rollout::{GuardFile, RolloutFile};
 pub(super) use traffic::{HealthCheckFile, OutliersFile, RetriesFile, TimeoutsFile, UpstreamTlsFile};
 
 use std::net::SocketAddr;
@@ -112,7 +114,7 @@ object! {
 object! {
     /// A route: which requests it takes, and the versions it splits them between.
     RouteFile "route", later [
-        ("rules", None), ("cohort", None), ("mirror", None), ("rollout", None),
+        ("rules", None), ("cohort", None), ("mirror", None),
         ("requestHeaders", None), ("responseHeaders", None), ("redirect", None), ("rewrite", None),
     ] {
         /// Its name, unique in the file; a label in metrics.
@@ -133,6 +135,8 @@ object! {
         optional "balance" balance: Balance, default = "leastRequest", example = {"hash": {"cookie": "session"}};
         /// Where the share of a version without a usable pod goes: to the other versions, or to an answer 503.
         optional "onEmpty" on_empty: OnEmpty, default = "spill", example = "fail";
+        /// How a version is rolled out. Left out: weights change only when somebody changes them.
+        optional "rollout" rollout: RolloutFile, example = {"steps": [{"weight": 1}, {"weight": 100}]};
         /// Its time limits.
         optional "timeouts" timeouts: TimeoutsFile;
         /// Which requests are tried again on another pod. One that was never sent always is; one that a pod may have seen

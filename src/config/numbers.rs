@@ -279,6 +279,45 @@ impl Input for Share {
     }
 }
 
+/// A chance: more than 0, less than 1.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chance(pub(super) f64);
+
+impl Input for Chance {
+    fn schema() -> serde_json::Value {
+        let title = "chance, more than 0 and less than 1";
+        json!({"title": title, "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
+    }
+
+    fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {
+        let message = match &node.value {
+            Value::Number(number) => match number.parse::<f64>() {
+                // The least that a float tells from nothing would never be reached.
+                Ok(chance) if (1e-12..1.0).contains(&chance) => return Some(Self(chance)),
+                _ => format!(
+                    "{} is not a chance that can be used: write a number above 0 and below 1, like 0.001",
+                    shorten(number, 40)
+                ),
+            },
+            Value::Text(text) if text.parse::<f64>().is_ok() => in_quotes(text),
+            Value::Text(text) if text.trim_end().ends_with('%') => {
+                format!("`{}` has a percent sign: write the chance itself, like 0.001 for 0.1 %", shorten(text, 40))
+            }
+            Value::Text(_)
+            | Value::Bool(_)
+            | Value::List(_)
+            | Value::Map(_)
+            | Value::Null
+            | Value::Refused(_) => {
+                wrong_type(node, "a chance: a number above 0 and below 1, like 0.001", place, errors);
+                return None;
+            }
+        };
+        errors.add(place, message);
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

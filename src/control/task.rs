@@ -389,6 +389,7 @@ mod tests {
                 on_empty: OnEmpty::Spill,
                 balance: Balance::LeastRequest,
                 traffic: crate::model::Traffic::default(),
+                rollout: None,
                 debug_headers: false,
             };
             RoutesConfig { routes: vec![spec], statics: None }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use regex::Regex;
 
-use super::{Balance, RouteName, Selector, ServiceKey, Share, Traffic, VersionName};
+use super::{Balance, RolloutSpec, RouteName, Selector, ServiceKey, Share, Traffic, VersionName};
 
 /// A route: which requests it takes, and the versions it splits them between.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct RouteSpec {
     pub balance: Balance,
     /// How its requests are carried.
     pub traffic: Traffic,
+    /// How one of its versions is rolled out; nothing where only people change weights.
+    pub rollout: Option<RolloutSpec>,
     /// Whether answers carry `X-Serinus-Version`.
     pub debug_headers: bool,
 }

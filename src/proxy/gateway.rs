@@ -111,6 +111,9 @@ impl Gateway {
     /// An attempt ended: its pod's record is told, and who looks after pods that are set aside.
     pub(super) fn attempted(&self, routed: &Routed, outcome: AttemptOutcome, took: Duration) {
         let (Some(at), Some(version)) = (routed.at.as_ref(), routed.version()) else { return };
+        if let (1, Some(drawn), Some(evidence)) = (routed.attempts, routed.choice.drawn, &routed.route.evidence) {
+            evidence.record(routed.choice.version, outcome, took, || drawn.placement());
+        }
         let now = Moment::of(routed.attempted_at + took);
         if let Some(reason) = version.ended(at, outcome, took, now) {
             SetAside::new(at, &routed.route, version, reason).tell(&self.options.set_aside);

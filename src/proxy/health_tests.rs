@@ -92,6 +92,7 @@ impl World {
                 outliers: Outliers { most: 100, ..Outliers::default() },
                 ..Traffic::default()
             },
+            rollout: None,
             debug_headers: false,
         };
         let hand = |address: &SocketAddr| StaticEndpoint { address: *address, labels: Labels::default() };

@@ -31,6 +31,7 @@ fn table(addresses: &[SocketAddr; 2]) -> (RoutingTable, Compiler) {
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: Traffic { outliers, ..Traffic::default() },
+        rollout: None,
         debug_headers: false,
     };
     let hand = |address: &SocketAddr| StaticEndpoint { address: *address, labels: Labels::default() };

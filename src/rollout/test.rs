@@ -80,7 +80,7 @@ impl Test {
     /// badly, 0 to 1.
     pub fn bad(&mut self, canary: bool, at: Placement, margin: f64) {
         let (share, chance) = match at {
-            Placement::Split { window, before, share, chosen } if share <= 0.5 => {
+            Placement::Split { window, before, share, .. } if share <= 0.5 => {
                 match self.windows.chance(window, before, share, canary) {
                     Some(chance) => (share, chance),
                     None => return,

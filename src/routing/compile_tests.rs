@@ -40,6 +40,7 @@ fn route(line: &str) -> RouteSpec {
         on_empty,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     }
 }

@@ -23,6 +23,7 @@ fn spec(name: &str, hosts: &[&str], paths: &[PathMatch], weight: &str) -> RouteS
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     }
 }

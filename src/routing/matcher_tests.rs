@@ -28,6 +28,7 @@ fn spec(line: &str) -> Arc<RouteSpec> {
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     })
 }

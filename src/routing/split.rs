@@ -26,34 +26,64 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::model::Share;
+use crate::model::{Placement, Share};
 
 /// One, in the units of a place: a millionth has 2^20 of them, so that every [`Share`] is a whole number of them.
 const ONE: u64 = (Share::DENOMINATOR as u64) << 20;
+/// The lowest bit of the number of the window; below it is room for `ONE`, and for `b`.
+const WINDOW: u32 = 42;
 
 /// How far a split has come: outlives the tables that use it.
 ///
-/// The lowest bit is `b`, the others are `f` in units of `ONE`.
+/// The lowest bit is `b`, those above it are `f` in units of `ONE`, and the highest 22 are the number of the window
+/// (`floor(S)`, as far as it fits), which no draw depends on: verdicts tell by it which requests were in one window.
 #[derive(Debug, Default)]
 pub struct Place(AtomicU64);
+
+/// One step of a place: where it stood, and the share that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    before: u64,
+    /// In units of `ONE`.
+    share: u64,
+}
+
+impl Drawn {
+    /// What a verdict has to know of it.
+    #[must_use]
+    pub fn placement(self) -> Placement {
+        let (f, chosen) = parts(self.before);
+        Placement::Split {
+            window: (self.before >> WINDOW) as u32,
+            before: f as f64 / ONE as f64,
+            share: self.share as f64 / ONE as f64,
+            chosen,
+        }
+    }
+}
+
+/// `f` and `b` of a word.
+fn parts(word: u64) -> (u64, bool) {
+    ((word & ((1 << WINDOW) - 1)) >> 1, word & 1 == 1)
+}
 
 impl Place {
     /// The same place as the other side sees it: for when the canary and the rest change roles.
     pub(super) fn turned(&self) -> Place {
         let word = self.0.load(Ordering::Relaxed);
-        let (f, ahead) = (word >> 1, word & 1);
+        let (f, ahead) = parts(word);
         // With n requests so far, S becomes n - S and N becomes n - N. Where f is 0, nothing is chosen ahead.
-        Place(AtomicU64::new(if f == 0 { 0 } else { (ONE - f) << 1 | (1 - ahead) }))
+        Place(AtomicU64::new(if f == 0 { 0 } else { (ONE - f) << 1 | u64::from(!ahead) }))
     }
 
-    /// Whether the next request is one of `share` (in units of `ONE`); takes that step.
-    fn step(&self, share: u64, random: u64) -> bool {
+    /// Whether the next request is one of `share` (in units of `ONE`), and where the place stood before it; takes that step.
+    fn step(&self, share: u64, random: u64) -> (bool, u64) {
         let mut before = self.0.load(Ordering::Relaxed);
         loop {
             let (after, chosen) = advance(before, share, random);
             // Relaxed: the word is all there is; nothing else is published through it.
             match self.0.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return chosen,
+                Ok(_) => return (chosen, before),
                 Err(now) => before = now,
             }
         }
@@ -62,8 +92,10 @@ impl Place {
 
 /// The word after a request of this share, and whether that request is chosen.
 fn advance(word: u64, share: u64, random: u64) -> (u64, bool) {
-    let (f, ahead) = (word >> 1, word & 1 == 1);
+    let (f, ahead) = parts(word);
+    let window = word >> WINDOW;
     let sum = f + share;
+    let window = if sum >= ONE { window + 1 } else { window };
     let (f, chosen, ahead) = match (sum.checked_sub(ONE), ahead) {
         (None, true) => (sum, false, true),
         (None, false) => {
@@ -76,7 +108,8 @@ fn advance(word: u64, share: u64, random: u64) -> (u64, bool) {
             (over, chosen, chosen)
         }
     };
-    (f << 1 | u64::from(ahead), chosen)
+    // The number of the window goes round: what is shifted out is lost.
+    (window << WINDOW | f << 1 | u64::from(ahead), chosen)
 }
 
 /// A whole number from 0 to `n - 1` from 64 random bits; each is as likely as the others to within 2^-64.
@@ -124,11 +157,19 @@ impl Split {
     /// The version of the next request; nothing when no version has a share. `random` gives 64 random bits a call.
     pub fn draw(&self, mut random: impl FnMut() -> u64) -> Option<usize> {
         for level in &self.levels {
-            if !level.place.step(level.pass_on, random()) {
+            if !level.place.step(level.pass_on, random()).0 {
                 return Some(level.version);
             }
         }
         self.last
+    }
+
+    /// The same, with the step that decided, where the split is between two versions alone.
+    pub fn draw_of_two(&self, mut random: impl FnMut() -> u64) -> (Option<usize>, Option<Drawn>) {
+        let [level] = self.levels.as_slice() else { return (self.draw(random), None) };
+        let (passed_on, before) = level.place.step(level.pass_on, random());
+        let version = if passed_on { self.last } else { Some(level.version) };
+        (version, Some(Drawn { before, share: level.pass_on }))
     }
 
     /// The version that every request gets, if one does.

@@ -12,9 +12,9 @@ use crate::model::{
 
 use super::balance::{Balancer, Question};
 use super::matcher::{Matched, Matcher, RouteIndex};
-use super::split::{Place, Split};
+use super::split::{Drawn, Place, Split};
 use super::tally::Tally;
-use super::{AttemptOutcome, Endpoint, InFlight, RetryBudget, Standing};
+use super::{AttemptOutcome, Endpoint, Evidence, InFlight, RetryBudget, Standing};
 
 /// Everything that routing a request needs; replaced as a whole.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,8 @@ pub struct Route {
     pub problems: Vec<Problem>,
     /// How many of its requests may be repeated at once (semantics §4.3).
     pub budget: Arc<RetryBudget>,
+    /// What its rollout is judged by, while one is under way.
+    pub evidence: Option<Arc<Evidence>>,
     /// By the shares in force.
     pub(super) split: Split,
 }
@@ -92,6 +94,8 @@ pub struct Choice {
     pub version: usize,
     /// Why.
     pub reason: ChoiceReason,
+    /// The step of the split that decided, where a rollout is judged by the request.
+    pub drawn: Option<Drawn>,
 }
 
 impl Route {
@@ -99,9 +103,15 @@ impl Route {
     ///
     /// Nothing only when no version has a share, which a compiled route never has.
     pub fn choose(&self, mut random: impl FnMut() -> u64) -> Option<Choice> {
-        let version = self.split.draw(&mut random)?;
+        let (version, drawn) = match &self.evidence {
+            None => (self.split.draw(&mut random), None),
+            Some(_) => self.split.draw_of_two(&mut random),
+        };
+        let version = version?;
         let reason = self.versions.get(version).map_or(ChoiceReason::Weight, |v| v.origin.draw(random));
-        Some(Choice { version, reason })
+        // What comes from a version without pods was not dealt out between these two.
+        let drawn = drawn.filter(|_| reason == ChoiceReason::Weight);
+        Some(Choice { version, reason, drawn })
     }
 
     /// The name of the route.

@@ -206,6 +206,7 @@ fn hand_given_pods_need_no_cluster() {
         on_empty: crate::model::OnEmpty::Spill,
         balance: crate::model::Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     };
     desired.set_routes(vec![spec.clone()], Some(BTreeMap::new()), crate::model::Timestamp::default());

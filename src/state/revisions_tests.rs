@@ -22,6 +22,7 @@ fn spec(route: &str, versions: &[(&str, Option<&str>)]) -> RouteSpec {
         on_empty: OnEmpty::Spill,
         balance: crate::model::Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     }
 }

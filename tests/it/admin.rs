@@ -65,6 +65,7 @@ fn config() -> RoutesConfig {
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: serinus::model::Traffic::default(),
+        rollout: None,
         debug_headers: false,
     };
     RoutesConfig {

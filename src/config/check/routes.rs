@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::once;
+use super::rollout::rollout;
 use super::traffic::traffic;
 use crate::config::errors::{Errors, shorten};
 use crate::config::file::{PathFile, RouteFile, VersionFile};
@@ -39,6 +40,7 @@ pub(super) fn routes(
         let backend = backend(&route.value, discovery, errors);
         let versions = versions(&route.value, backend.as_ref(), discovery, errors);
         let traffic = traffic(&route.value, discovery, errors);
+        let rollout = rollout(&route.value, &versions, errors);
         if let (Some(name), Some(backend)) = (route.value.name.value(), backend) {
             specs.push(RouteSpec {
                 name: name.clone(),
@@ -49,6 +51,7 @@ pub(super) fn routes(
                 on_empty: route.value.on_empty.value().copied().unwrap_or_default(),
                 balance: route.value.balance.value().cloned().unwrap_or_default(),
                 traffic,
+                rollout,
                 debug_headers: route.value.debug_headers.value().copied().unwrap_or_default(),
             });
         }
