@@ -142,6 +142,31 @@ pub enum Transition {
     Abort(String),
 }
 
+impl Transition {
+    /// Why; nothing where nothing changes.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Transition::Stay(_) => None,
+            Transition::Step { reason, .. }
+            | Transition::Succeed(reason)
+            | Transition::Pause(_, reason)
+            | Transition::RollBack(reason)
+            | Transition::Abort(reason) => Some(reason),
+        }
+    }
+
+    /// The canary's weight from then on; nothing where it stays as it is.
+    #[must_use]
+    pub fn weight(&self) -> Option<Share> {
+        match self {
+            Transition::Step { weight, .. } => Some(*weight),
+            Transition::RollBack(_) | Transition::Abort(_) => Some(Share::ZERO),
+            Transition::Stay(_) | Transition::Succeed(_) | Transition::Pause(..) => None,
+        }
+    }
+}
+
 impl Rollout {
     /// A rollout at its first step.
     #[must_use]

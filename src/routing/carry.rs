@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use crate::model::{
-    Balance, EndpointId, EndpointPhase, Moment, Protocol, Revision, RouteSpec, UpstreamTls, VersionName,
+    Balance, EndpointId, EndpointPhase, Moment, Protocol, Revision, RouteSpec, Timestamp, UpstreamTls, VersionName,
 };
 use crate::state::ResolvedEndpoint;
 
@@ -16,7 +16,7 @@ use super::split::Place;
 use super::table::Member;
 use super::tally::Tally;
 use super::usable::Usable;
-use super::{Endpoint, RetryBudget, Standing};
+use super::{Endpoint, Evidence, RetryBudget, Standing};
 
 /// What makes an endpoint the same one: where it is, and how it is spoken to. Two ports of a Service may lead to the same
 /// address and speak differently, and two routes may ask for different certificates.
@@ -82,6 +82,8 @@ pub(super) struct CarriedRoute {
     pub(super) places: Vec<Arc<Place>>,
     pub(super) versions: HashMap<VersionName, CarriedVersion>,
     pub(super) budget: Arc<RetryBudget>,
+    /// What is seen of the rollout that began then.
+    evidence: Option<(Timestamp, Arc<Evidence>)>,
     /// Its versions, in the order of the spec.
     names: Vec<VersionName>,
     /// The revision of the weights in force.
@@ -139,6 +141,23 @@ impl CarriedRoute {
                 _ => Arc::default(),
             };
         }
+    }
+
+    /// What the rollout that began then is judged by: the same as before, as long as it is the same.
+    pub(super) fn evidence(&mut self, spec: &RouteSpec, began: Option<Timestamp>) -> Option<Arc<Evidence>> {
+        let asked = began.zip(spec.rollout.as_ref()).and_then(|(began, rollout)| {
+            let canary = spec.versions.iter().position(|version| version.name == rollout.canary)?;
+            Some((began, canary, rollout.guard.latency.map(|latency| latency.limit)))
+        });
+        let Some((began, canary, slow)) = asked else {
+            self.evidence = None;
+            return None;
+        };
+        let same = |(of, evidence): &(Timestamp, Arc<Evidence>)| {
+            *of == began && evidence.canary() == canary && evidence.slow() == slow
+        };
+        let kept = self.evidence.take().filter(same).unwrap_or_else(|| (began, Arc::new(Evidence::new(canary, slow))));
+        Some(Arc::clone(&self.evidence.insert(kept).1))
     }
 
     /// Whether it was known before, so that an endpoint that is new now has just come up. Then as now.

@@ -129,8 +129,10 @@ impl Compiler {
         problems.sort();
         problems.dedup();
         let budget = Arc::clone(&carried.budget);
+        let rollout = weights.and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
+        let evidence = carried.evidence(spec, rollout.map(|rollout| rollout.started));
         self.carried.insert(spec.name.clone(), carried);
-        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, budget, split }
+        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, budget, evidence, split }
     }
 
     /// The members of each version, as they were before as far as they were.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::model::{
     BackendRef, ClusterChange, Revision, RouteName, RouteSpec, ServiceKey, Share, StaticEndpoint, Timestamp,
 };
+use crate::rollout::{Asked, Rollout, Transition};
 
 pub use cluster::Cluster;
 pub use resolve::{Resolved, ResolvedEndpoint};
@@ -211,6 +212,29 @@ impl Desired {
         let (spec, weights) = self.route_mut(route)?;
         let outcome = weights.undo(&spec, to, request)?;
         Ok(touched_route(&spec.name, outcome))
+    }
+
+    /// Asks something of a route's rollout.
+    ///
+    /// # Errors
+    /// When the route is unknown, has no rollout, or that is not to be had in its phase. Nothing is changed then.
+    pub fn ask_rollout(&mut self, route: &str, asked: Asked, request: Request) -> Result<Touched, WeightsError> {
+        let (spec, weights) = self.route_mut(route)?;
+        let outcome = weights.ask(&spec, asked, request)?;
+        Ok(touched_route(&spec.name, outcome))
+    }
+
+    /// Makes the transition of a rollout that a verdict or the time brought about.
+    pub fn go_on(&mut self, route: &RouteName, transition: &Transition, at: Timestamp) -> Touched {
+        match self.route_mut(route.as_str()) {
+            Ok((spec, weights)) => touched_route(&spec.name, weights.go_on(&spec, transition, at)),
+            Err(_) => Touched::default(),
+        }
+    }
+
+    /// A route's rollout, to be told what was seen of it; nothing where none is under way.
+    pub fn judged(&mut self, route: &RouteName) -> Option<&mut Rollout> {
+        self.weights.get_mut(route)?.judged()
     }
 
     /// What must survive a restart.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Revision, RouteName, RouteSpec, Share, Timestamp, VersionName};
+use crate::model::{Revision, RolloutSpec, RouteName, RouteSpec, Share, Timestamp, VersionName};
+use crate::rollout::{Asked, AskedError, PausedBy, Phase, Rollout, Transition};
 
 use super::Request;
 use super::saved::SavedRoute;
@@ -96,6 +97,15 @@ pub enum WeightsError {
     /// There is no revision before the one in force.
     #[error("nothing to undo: revision {0} is the only one")]
     NothingToUndo(Revision),
+    /// The route has no rollout.
+    #[error("route `{0}` has no rollout: give it `rollout: {{steps: […]}}` in the config")]
+    NoRollout(RouteName),
+    /// Its rollout does not do what was asked.
+    #[error(transparent)]
+    Rollout(#[from] AskedError),
+    /// A version that is neither stable nor the canary has a share, so that nobody could tell them apart.
+    #[error("a rollout compares two versions, and {0} has a share too: set its weight to 0 first")]
+    ThirdVersion(VersionName),
 }
 
 fn list<T: fmt::Display>(items: &[T], one: &str, many: &str) -> String {
@@ -127,6 +137,8 @@ pub struct RouteWeights {
     /// The weights last seen in the file; those of zero left out, so that listing a new version at 0 is no change.
     file: BTreeMap<VersionName, Share>,
     history: VecDeque<RevisionEntry>,
+    /// Its last rollout.
+    rollout: Option<Rollout>,
     /// As it was last saved, so that saving costs nothing for the routes that did not change.
     last_saved: Option<Arc<SavedRoute>>,
 }
@@ -166,7 +178,116 @@ impl RouteWeights {
             self.last_saved = None;
         }
         let request = Request { source: Source::File, who: None, reason, expected: None, at };
-        self.change_to(split, request)
+        self.fit_rollout(spec, at);
+        self.change_by_hand(split, request)
+    }
+
+    /// The last rollout: the one under way, if one is.
+    #[must_use]
+    pub fn rollout(&self) -> Option<&Rollout> {
+        self.rollout.as_ref()
+    }
+
+    /// The rollout under way, to be told what was seen.
+    pub(super) fn judged(&mut self) -> Option<&mut Rollout> {
+        let rollout = self.rollout.as_mut().filter(|rollout| rollout.phase.is_active())?;
+        self.last_saved = None;
+        Some(rollout)
+    }
+
+    /// Does what somebody asks of the rollout.
+    pub(super) fn ask(
+        &mut self,
+        spec: &RouteSpec,
+        asked: Asked,
+        mut request: Request,
+    ) -> Result<Outcome, WeightsError> {
+        self.expect(&request)?;
+        let rollout = spec.rollout.as_ref().ok_or_else(|| WeightsError::NoRollout(spec.name.clone()))?;
+        let transition = Rollout::ask(self.rollout.as_ref(), rollout, asked)?;
+        if matches!(transition, Transition::Step { .. }) {
+            self.only_two(spec, rollout)?;
+        }
+        if let (Some(reason), Some(words)) = (request.reason.take(), transition.reason()) {
+            request.reason = Some(format!("{words}: {reason}"));
+        }
+        if asked == Asked::Start {
+            self.rollout = Some(Rollout::begin(rollout, request.at));
+        }
+        Ok(self.go(spec, rollout, &transition, request))
+    }
+
+    /// Makes the transition that a verdict or the time brought about.
+    pub(super) fn go_on(&mut self, spec: &RouteSpec, transition: &Transition, at: Timestamp) -> Outcome {
+        let Some(rollout) = &spec.rollout else { return Outcome::Unchanged };
+        let request = Request { source: Source::Rollout, who: None, reason: None, expected: None, at };
+        self.go(spec, rollout, transition, request)
+    }
+
+    /// Another version with a share would make the two of a rollout hard to compare.
+    fn only_two(&self, spec: &RouteSpec, rollout: &RolloutSpec) -> Result<(), WeightsError> {
+        let (split, _) = self.fitted(spec);
+        let third = split.iter().skip(1).find(|(name, share)| *share > Share::ZERO && *name != rollout.canary);
+        third.map_or(Ok(()), |(name, _)| Err(WeightsError::ThirdVersion(name.clone())))
+    }
+
+    fn go(
+        &mut self,
+        spec: &RouteSpec,
+        rollout: &RolloutSpec,
+        transition: &Transition,
+        mut request: Request,
+    ) -> Outcome {
+        let Some(current) = self.rollout.as_mut() else { return Outcome::Unchanged };
+        current.become_of(transition, request.at);
+        self.last_saved = None;
+        let Some(words) = transition.reason() else { return Outcome::Unchanged };
+        request.reason = request.reason.or_else(|| Some(words.to_owned()));
+        let (mut split, _) = self.fitted(spec);
+        if let Some(weight) = transition.weight() {
+            let others = split.iter().skip(1).filter(|(name, _)| *name != rollout.canary);
+            let others: u32 = others.map(|(_, share)| share.millionths()).sum();
+            // `only_two` saw to it that the others have nothing, and whatever they have since got is theirs.
+            let most = Share::from_millionths(Share::DENOMINATOR.saturating_sub(others)).unwrap_or_default();
+            let weight = weight.min(most);
+            let stable = Share::from_millionths(most.millionths() - weight.millionths()).unwrap_or_default();
+            for (i, (name, share)) in split.iter_mut().enumerate() {
+                if i == 0 {
+                    *share = stable;
+                } else if *name == rollout.canary {
+                    *share = weight;
+                }
+            }
+        }
+        // Each transition is a revision, also where the weights stay.
+        self.revise(split, request);
+        Outcome::Changed
+    }
+
+    /// Weights that somebody sets while a rollout is under way: the latest change wins, and the rollout waits.
+    fn change_by_hand(&mut self, split: Vec<(VersionName, Share)>, request: Request) -> Outcome {
+        let at = request.at;
+        let outcome = self.change_to(split, request);
+        if outcome == Outcome::Changed
+            && let Some(rollout) = self.rollout.as_mut().filter(|rollout| rollout.phase == Phase::Running)
+        {
+            let words = "paused: somebody set the weights; `rollout resume` goes back to those of the step";
+            rollout.become_of(&Transition::Pause(PausedBy::Weights, words.to_owned()), at);
+        }
+        outcome
+    }
+
+    /// The config changed: a rollout that it does not know any more ends.
+    fn fit_rollout(&mut self, spec: &RouteSpec, at: Timestamp) {
+        let Some(current) = self.rollout.as_mut().filter(|rollout| rollout.phase.is_active()) else { return };
+        match &spec.rollout {
+            Some(rollout) if current.step < rollout.steps.len() => {}
+            _ => {
+                let words = "aborted: the config has no such rollout any more".to_owned();
+                current.become_of(&Transition::Abort(words), at);
+                self.last_saved = None;
+            }
+        }
     }
 
     pub(super) fn set(
@@ -177,7 +298,7 @@ impl RouteWeights {
     ) -> Result<Outcome, WeightsError> {
         self.expect(&request)?;
         let split = self.split_with(spec, asked).map_err(WeightsError::BadWeights)?;
-        Ok(self.change_to(split, request))
+        Ok(self.change_by_hand(split, request))
     }
 
     pub(super) fn undo(
@@ -213,7 +334,7 @@ impl RouteWeights {
             Some(reason) if !reason.is_empty() => format!("undo to revision {back_to}: {reason}"),
             _ => format!("undo to revision {back_to}"),
         });
-        Ok(self.change_to(split, request))
+        Ok(self.change_by_hand(split, request))
     }
 
     fn expect(&self, request: &Request) -> Result<(), WeightsError> {
@@ -302,6 +423,25 @@ impl RouteWeights {
         if without_zeros_map(&before) == without_zeros_map(&after) {
             return Outcome::Unchanged;
         }
+        self.enter(before, after, request);
+        Outcome::Changed
+    }
+
+    /// A revision with these weights, whether they are others or not.
+    fn revise(&mut self, split: Vec<(VersionName, Share)>, request: Request) {
+        let before: BTreeMap<_, _> = self.split.iter().cloned().collect();
+        let after: BTreeMap<_, _> = split.iter().cloned().collect();
+        self.split = split;
+        self.enter(before, after, request);
+    }
+
+    fn enter(
+        &mut self,
+        before: BTreeMap<VersionName, Share>,
+        after: BTreeMap<VersionName, Share>,
+        request: Request,
+    ) {
+        self.last_saved = None;
         // A state file may say anything.
         self.revision = Revision(self.revision.0.saturating_add(1));
         let cut = |text: String| text.chars().take(TEXT_KEPT).collect::<String>();
@@ -317,17 +457,17 @@ impl RouteWeights {
         while self.history.len() > HISTORY_KEPT {
             self.history.pop_front();
         }
-        Outcome::Changed
     }
 
     pub(super) fn from_saved(saved: &Arc<SavedRoute>) -> Self {
-        let SavedRoute { revision, weights, file, history } = saved.as_ref().clone();
+        let SavedRoute { revision, weights, file, history, rollout } = saved.as_ref().clone();
         // The order of the versions, and the sum, are the spec's matter: `fitted` sees to both.
         Self {
             revision,
             split: weights.into_iter().collect(),
             file,
             history: history.into(),
+            rollout,
             last_saved: None,
         }
     }
@@ -340,6 +480,7 @@ impl RouteWeights {
                 weights: self.split.iter().cloned().collect(),
                 file: self.file.clone(),
                 history: self.history.iter().cloned().collect(),
+                rollout: self.rollout.clone(),
             })
         });
         self.last_saved = Some(Arc::clone(&saved));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Revision, RouteName, Share, Timestamp, VersionName};
+use crate::rollout::Rollout;
 
 use super::RevisionEntry;
 
@@ -13,7 +14,7 @@ use super::RevisionEntry;
 pub const SAVED_FORMAT: u32 = 1;
 
 /// What of the state survives a restart: JSON in a file or a ConfigMap.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SavedState {
     /// [`SAVED_FORMAT`] of the version that wrote it.
@@ -29,7 +30,7 @@ impl Default for SavedState {
 }
 
 /// A route's weights and history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SavedRoute {
     /// The revision in force.
@@ -40,6 +41,9 @@ pub struct SavedRoute {
     pub file: BTreeMap<VersionName, Share>,
     /// The last revisions, oldest first.
     pub history: Vec<RevisionEntry>,
+    /// The last rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 }
 
 impl SavedRoute {
