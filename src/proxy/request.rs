@@ -145,7 +145,7 @@ impl Routed {
             version.tally.give_away();
         }
         version.tally.begin();
-        self.choice = Choice { version: heir, reason: ChoiceReason::Fallback, drawn: None };
+        self.choice = Choice { version: heir, reason: ChoiceReason::Fallback, placed: None };
         self.spilled = true;
         self.most += self.attempts;
         true

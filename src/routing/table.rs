@@ -95,7 +95,7 @@ pub struct Choice {
     /// Why.
     pub reason: ChoiceReason,
     /// The step of the split that decided, where a rollout is judged by the request.
-    pub drawn: Option<Drawn>,
+    pub placed: Option<Drawn>,
 }
 
 impl Route {
@@ -111,7 +111,7 @@ impl Route {
         let reason = self.versions.get(version).map_or(ChoiceReason::Weight, |v| v.origin.draw(random));
         // What comes from a version without pods was not dealt out between these two.
         let drawn = drawn.filter(|_| reason == ChoiceReason::Weight);
-        Some(Choice { version, reason, drawn })
+        Some(Choice { version, reason, placed: drawn })
     }
 
     /// The name of the route.
