@@ -195,7 +195,7 @@ async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
                 Exchange { gateway: &gateway, client: &client, down: &mut down, alarm: &mut alarm };
             match head {
                 Ok((mut head, length)) => exchange.serve(&mut head, length).await,
-                Err(refused) => exchange.refuse(refused).await,
+                Err((refused, seen)) => exchange.refuse(refused, &seen).await,
             }
         }
     });
@@ -232,11 +232,13 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
         match next {
             Some(Next::Request(length)) => exchange.serve(&mut head, length).await,
             Some(Next::Refused(refused)) => {
-                exchange.refuse(refused).await;
+                let seen = exchange.down.glimpse();
+                exchange.refuse(refused, &seen).await;
                 return server.linger().await;
             }
             None if begun => {
-                exchange.time_out().await;
+                let seen = exchange.down.glimpse();
+                exchange.time_out(&seen).await;
                 return server.linger().await;
             }
             Some(Next::Http2) => {
