@@ -61,6 +61,7 @@ fn consistent(bytes: &[u8], read: impl Fn(&[u8]) -> Read) -> Option<Parsed> {
 }
 
 fn request(bytes: &[u8], edge: &Edge) {
+    glimpse(bytes, edge);
     let Some(parsed) = consistent(bytes, |bytes| parse::request(bytes, edge, &mut RequestHead::default()))
     else {
         return;
@@ -110,6 +111,23 @@ fn request(bytes: &[u8], edge: &Edge) {
     assert_eq!((&again.method, &again.target, &again.upgrade), (&head.method, &head.target, &head.upgrade));
     assert_eq!(again.authority, head.authority);
     assert_eq!(list(&again.fields), list(&head.fields));
+}
+
+/// What is logged of a request, refused or not, is what a request could have.
+fn glimpse(bytes: &[u8], edge: &Edge) {
+    let seen = parse::glimpse(bytes, edge);
+    if !seen.target.is_empty() {
+        target(&seen.target, edge);
+    }
+    assert!(seen.target.len() <= 3 * edge.request_line && seen.authority.len() <= 300, "{seen:?}");
+    assert!(seen.authority.bytes().all(|b| b.is_ascii_graphic()), "{seen:?}");
+    assert!(seen.method.as_ref().is_none_or(|method| method.as_str().len() <= 32), "{seen:?}");
+    let mut head = RequestHead::default();
+    if let Ok(Some(_)) = parse::request(bytes, edge, &mut head) {
+        // Of what is served it is the same that is served.
+        assert_eq!((seen.method, seen.target), (Some(head.method), head.target));
+        assert_eq!(seen.authority, head.authority);
+    }
 }
 
 /// What is routed by and sent on is the one way to write it.

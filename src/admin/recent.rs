@@ -41,11 +41,19 @@ pub(super) struct Counts {
     pub(super) errors: u64,
     /// How long they took.
     pub(super) latency: LatencySnapshot,
+    /// The longest of them.
+    pub(super) peak: Duration,
 }
 
 impl Counts {
-    fn of(snapshot: &Snapshot) -> Self {
-        Self { ended: snapshot.ended(), errors: snapshot.errors(), latency: snapshot.latency.clone() }
+    fn of(snapshot: &Snapshot, peak: Duration) -> Self {
+        let (ended, errors, latency) = (snapshot.ended(), snapshot.errors(), snapshot.latency.clone());
+        Self { ended, errors, latency, peak }
+    }
+
+    /// The time under which this part (0–1) of them stayed; nothing without any.
+    pub(super) fn quantile(&self, part: f64) -> Option<Duration> {
+        self.latency.quantile(part, self.peak)
     }
 
     /// The part that was answered with 5xx, in percent; nothing without any.
@@ -57,14 +65,18 @@ impl Counts {
 impl Recent {
     /// What came in the window, of all that `now` counts of this tally.
     pub(super) fn of(&self, tally: &Arc<Tally>, now: &Snapshot) -> Counts {
-        let now = Counts::of(now);
-        match self.0.load().older.get(&key(tally)) {
+        let snapshots = self.0.load();
+        // The window is what came since `older`: until `newer`, whose peak is kept, and from then on.
+        let until = snapshots.newer.get(&key(tally)).map_or(Duration::ZERO, |before| before.counts.peak);
+        let now = Counts::of(now, tally.peak().max(until));
+        match snapshots.older.get(&key(tally)) {
             // It had no traffic then.
             None => now,
             Some(before) => Counts {
                 ended: now.ended.saturating_sub(before.counts.ended),
                 errors: now.errors.saturating_sub(before.counts.errors),
                 latency: now.latency.since(&before.counts.latency),
+                peak: now.peak,
             },
         }
     }
@@ -74,7 +86,9 @@ impl Recent {
         let busy = table.routes().iter().flat_map(|r| &r.versions).filter(|v| v.tally.begun() > 0);
         let newer: ByTally = busy
             .map(|version| {
-                let counts = Counts::of(&version.tally.snapshot());
+                // Before the counts: what ends in between has its peak in the next generation, as its window has.
+                let peak = version.tally.take_peak();
+                let counts = Counts::of(&version.tally.snapshot(), peak);
                 (key(&version.tally), Before { _held: Arc::clone(&version.tally), counts })
             })
             .collect();
@@ -118,7 +132,7 @@ mod tests {
         assert_eq!(window(), (2, 0, 2), "what came after the first rotation");
         let counts = recent.of(tally, &tally.snapshot());
         assert_eq!(counts.error_percent(), Some(0.0));
-        assert!(counts.latency.quantile(0.5).unwrap() > Duration::from_millis(50));
+        assert!(counts.quantile(0.5).unwrap() > Duration::from_millis(50));
         recent.rotate(&table);
         recent.rotate(&table);
         assert_eq!(window(), (0, 0, 0));
@@ -128,5 +142,31 @@ mod tests {
         other.begin();
         other.end(ChoiceReason::Weight, 500, Duration::ZERO);
         assert_eq!(recent.of(other, &other.snapshot()).error_percent(), Some(100.0));
+    }
+
+    #[tokio::test]
+    async fn no_quantile_is_beyond_the_longest_of_its_window() {
+        let table = table().await;
+        let tally = &table.routes()[0].versions[0].tally;
+        let count = |micros| {
+            tally.begin();
+            tally.end(ChoiceReason::Weight, 200, Duration::from_micros(micros));
+        };
+        let recent = Recent::default();
+        let p99 = || recent.of(tally, &tally.snapshot()).quantile(0.99).map(|found| found.as_micros());
+        // Each in the bucket from 2 to 3 ms.
+        count(2_800);
+        assert_eq!(p99(), Some(2_800));
+        recent.rotate(&table);
+        count(2_500);
+        assert_eq!(p99(), Some(2_800), "since the start");
+        recent.rotate(&table);
+        assert_eq!(p99(), Some(2_500), "after the first rotation, though the second took the peak");
+        count(2_200);
+        assert_eq!(p99(), Some(2_500), "the longest of both parts of the window");
+        recent.rotate(&table);
+        assert_eq!(p99(), Some(2_200), "what is before the window is forgotten");
+        recent.rotate(&table);
+        assert_eq!(p99(), None);
     }
 }

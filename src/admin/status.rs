@@ -69,7 +69,7 @@ pub(super) fn revision(entry: RevisionEntry) -> RevisionStatus {
 fn version(version: &Version, stable: bool, requests: u64, total: u64, recent: &Recent) -> VersionStatus {
     let now = version.tally.snapshot();
     let window: Counts = recent.of(&version.tally, &now);
-    let millis = |part| window.latency.quantile(part).map(|time| round(time.as_secs_f64() * 1000.0));
+    let millis = |part| window.quantile(part).map(|time| round(time.as_secs_f64() * 1000.0));
     VersionStatus {
         name: version.name.to_string(),
         stable,

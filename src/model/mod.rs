@@ -28,7 +28,7 @@ pub use names::{
     Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
     ServiceKeyError, VersionName,
 };
-pub use outcome::{AnswerReason, ChoiceReason, FailureKind, SetAsideReason};
+pub use outcome::{AnswerReason, ChoiceReason, ConnectionRefusal, FailureKind, SetAsideReason};
 pub use problem::Problem;
 pub use rollout::{
     ErrorLimit, Guard, Hook, HookEvent, LatencyGuard, OnFail, RolloutSpec, RolloutStep,

@@ -78,6 +78,33 @@ tokens! {
 }
 
 tokens! {
+    /// Why a client's connection ended before it had its first request: the `reason` of
+    /// `serinus_connections_refused_total`.
+    ConnectionRefusal {
+        /// What came is not TLS, on a listener that takes nothing else.
+        NotTls = "not-tls",
+        /// Client and listener have no version of TLS, or nothing else that they need, in common.
+        TlsIncompatible = "tls-incompatible",
+        /// There is no certificate to show (yet).
+        NoCertificate = "no-certificate",
+        /// The client's certificate is missing, or not to be trusted.
+        ClientCertificate = "client-certificate",
+        /// The client did not want what it was shown, and said so (by an alert, RFC 8446 §6).
+        RefusedByClient = "refused-by-client",
+        /// The TLS handshake failed in another way: it broke off, or what came is malformed.
+        TlsHandshake = "tls-handshake",
+        /// The TLS handshake did not end in time.
+        TlsTimeout = "tls-timeout",
+        /// There was no PROXY header, or a malformed one.
+        ProxyProtocol = "proxy-protocol",
+        /// The PROXY header did not come in time.
+        ProxyProtocolTimeout = "proxy-protocol-timeout",
+        /// The PROXY header came from one who is not in `trustedProxies`.
+        ProxyProtocolUntrusted = "proxy-protocol-untrusted",
+    }
+}
+
+tokens! {
     /// Why Serinus answered a request itself: the value of `X-Serinus-Reason`.
     AnswerReason {
         /// 404: no route has this host and path.

@@ -5,22 +5,27 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
+use rustls::server::Acceptor;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Edge;
-use crate::tls::ListenerCertificates;
+use crate::model::{ConnectionRefusal, Edge, Problem};
+use crate::telemetry::{RefusedConnection, Telemetry};
+use crate::tls::{BEGIN, ListenerCertificates, explain_refusal};
 use crate::wire::h1::{H1Server, Next};
 use crate::wire::{Alarm, Link, RequestHead, serve_http2};
 
 use super::Gateway;
 use super::exchange::Exchange;
-use super::proxy_protocol;
+use super::proxy_protocol::{self, NoHeader};
 
 /// What all connections of a listener share.
 #[derive(Debug)]
 pub(super) struct Site {
+    /// The listener's name.
+    pub(super) name: String,
+    pub(super) telemetry: Arc<Telemetry>,
     pub(super) edge: Arc<Edge>,
     pub(super) certificates: Option<Arc<ListenerCertificates>>,
 }
@@ -61,6 +66,13 @@ impl Client {
         Self { peer, site, sni: None }
     }
 
+    /// The connection is not served, and those who run the router are told why.
+    fn refused(&self, reason: ConnectionRefusal, problem: &Problem) {
+        let (listener, sni) = (self.site.name.as_str(), self.sni.as_deref());
+        let refused = RefusedConnection { listener, client: self.peer, sni, reason, problem };
+        self.site.telemetry.connection_refused(refused);
+    }
+
     /// What the connection is, as `X-Forwarded-Proto` has it.
     pub(super) fn scheme(&self) -> &'static str {
         if self.site.certificates.is_some() { "https" } else { "http" }
@@ -86,31 +98,83 @@ pub(super) async fn serve(
     let site = Arc::clone(&client.site);
     let edge = &site.edge;
     if edge.proxy_protocol {
-        let introduced = proxy_protocol::read(&mut socket);
-        // Who may not speak for others, or does not do so at once, is not served.
-        let spoken = match tokio::time::timeout(edge.header_timeout, introduced).await {
-            Ok(Ok(spoken)) if gateway.may_introduce(client.peer) => spoken,
-            Ok(_) | Err(_) => return,
-        };
-        client.peer = spoken.unwrap_or(client.peer);
+        match introduced(&gateway, &client, &mut socket).await {
+            Some(peer) => client.peer = peer,
+            None => return,
+        }
     }
     let Some(certificates) = &site.certificates else {
         return serve_h1(gateway, client, Link::plain(socket), &leave).await;
     };
-    let acceptor = TlsAcceptor::from(certificates.server_config(edge.http2));
-    // A handshake that fails, or never ends, is answered by TLS itself.
-    let Ok(Ok(stream)) = tokio::time::timeout(edge.header_timeout, acceptor.accept(socket)).await else {
-        return;
-    };
-    let tls = stream.get_ref().1;
-    client.sni = tls.server_name().map(str::to_owned);
-    let http2 = tls.alpn_protocol() == Some(b"h2");
+    let Some(stream) = secured(certificates, &mut client, socket).await else { return };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let link = Link::tls(tokio_rustls::TlsStream::Server(stream));
     if http2 {
         serve_h2(gateway, client, link, &leave).await;
     } else {
         serve_h1(gateway, client, link, &leave).await;
     }
+}
+
+/// Who the client is, by the PROXY protocol. Nothing where the connection is not to be served: who may not speak for others,
+/// or does not do so at once.
+async fn introduced(gateway: &Gateway, client: &Client, socket: &mut TcpStream) -> Option<IpAddr> {
+    const HEADER: &str =
+        "let the load balancer send one, or leave out `proxyProtocol` and let clients connect without it";
+    let patience = client.site.edge.header_timeout;
+    let (reason, problem) = match tokio::time::timeout(patience, proxy_protocol::read(socket)).await {
+        Ok(Ok(spoken)) if gateway.may_introduce(client.peer) => return Some(spoken.unwrap_or(client.peer)),
+        // There was no client: load balancers look whether somebody listens.
+        Ok(Err(NoHeader::Nothing)) => return None,
+        Ok(Ok(_)) => (
+            ConnectionRefusal::ProxyProtocolUntrusted,
+            Problem::new(
+                "a PROXY header came from one who is not in `trustedProxies`",
+                "if it is the load balancer, put its network into `trustedProxies`; keep everyone else from this port",
+            ),
+        ),
+        Ok(Err(wrong)) => (ConnectionRefusal::ProxyProtocol, Problem::new(wrong.to_string(), HEADER)),
+        Err(_) => (
+            ConnectionRefusal::ProxyProtocolTimeout,
+            Problem::new(format!("no PROXY header came within {patience:?} (`timeouts.header`)"), HEADER),
+        ),
+    };
+    client.refused(reason, &problem);
+    None
+}
+
+/// The connection with TLS on it; the client's host is known then. Nothing where there is no TLS to be had: TLS itself tells
+/// the client why.
+async fn secured(
+    certificates: &ListenerCertificates,
+    client: &mut Client,
+    socket: TcpStream,
+) -> Option<TlsStream<TcpStream>> {
+    let edge = Arc::clone(&client.site.edge);
+    let mut begin = [0; BEGIN];
+    let mut began = 0;
+    let handshake = async {
+        began = socket.peek(&mut begin).await?;
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        client.sni = hello.client_hello().server_name().map(str::to_owned);
+        hello.into_stream(certificates.server_config(edge.http2)).await
+    };
+    let patience = edge.header_timeout;
+    let (reason, problem) = match tokio::time::timeout(patience, handshake).await {
+        Ok(Ok(stream)) => return Some(stream),
+        // Nobody wanted anything: load balancers look whether somebody listens.
+        Ok(Err(_)) if began == 0 => return None,
+        Ok(Err(error)) => explain_refusal(&error, begin.get(..began).unwrap_or_default()),
+        Err(_) => (
+            ConnectionRefusal::TlsTimeout,
+            Problem::new(
+                format!("the TLS handshake did not end within {patience:?} (`timeouts.header`)"),
+                "a slow network, or a client that holds connections for nothing",
+            ),
+        ),
+    };
+    client.refused(reason, &problem);
+    None
 }
 
 async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &CancellationToken) {
@@ -131,7 +195,7 @@ async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
                 Exchange { gateway: &gateway, client: &client, down: &mut down, alarm: &mut alarm };
             match head {
                 Ok((mut head, length)) => exchange.serve(&mut head, length).await,
-                Err(refused) => exchange.refuse(refused).await,
+                Err((refused, seen)) => exchange.refuse(refused, &seen).await,
             }
         }
     });
@@ -168,11 +232,13 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
         match next {
             Some(Next::Request(length)) => exchange.serve(&mut head, length).await,
             Some(Next::Refused(refused)) => {
-                exchange.refuse(refused).await;
+                let seen = exchange.down.glimpse();
+                exchange.refuse(refused, &seen).await;
                 return server.linger().await;
             }
             None if begun => {
-                exchange.time_out().await;
+                let seen = exchange.down.glimpse();
+                exchange.time_out(&seen).await;
                 return server.linger().await;
             }
             Some(Next::Http2) => {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::model::{AnswerReason, Balance, HashKey, Timeouts};
 use crate::routing::{AttemptOutcome, RetryPermit, hash_key};
 use crate::wire::{
-    Alarm, Downstream, Length, Refused, RequestHead, ResponseHead, Upstream as _, UpstreamError,
+    Alarm, Downstream, Glimpse, Length, Refused, RequestHead, ResponseHead, Upstream as _, UpstreamError,
 };
 
 use super::Gateway;
@@ -23,7 +23,7 @@ use super::connection::Client;
 use super::failure::{self, Again, ConnectFailure, Failure};
 use super::relay::{self, Limits, Relay, TOO_LARGE};
 use super::replay::Body;
-use super::request::{Request, Routed};
+use super::request::{Asked, Request, Routed};
 
 /// How long a request waits at most for a place in the budget of retries.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
@@ -71,22 +71,22 @@ impl<D: Downstream> Exchange<'_, D> {
         entry.end();
     }
 
-    /// Answers what is not a request that can be served.
-    pub(super) async fn refuse(&mut self, refused: Refused) {
+    /// Answers what is not a request that can be served; `seen` of it is logged.
+    pub(super) async fn refuse(&mut self, refused: Refused, seen: &Glimpse) {
         let mut request = Request::new();
         let (status, reason) = failure::answer_to(refused);
         self.down.close_after();
         self.answer(status, reason, Some(refused.what), None, &mut request).await;
-        self.gateway.ended(self.client, None, &mut request);
+        self.gateway.ended(self.client, &seen.into(), &mut request);
     }
 
     /// The client began a request and did not end its head in time.
-    pub(super) async fn time_out(&mut self) {
+    pub(super) async fn time_out(&mut self, seen: &Glimpse) {
         let mut request = Request::new();
         let reason = AnswerReason::ClientTimeout;
         self.down.close_after();
         self.answer(answer::status(reason), reason, None, None, &mut request).await;
-        self.gateway.ended(self.client, None, &mut request);
+        self.gateway.ended(self.client, &seen.into(), &mut request);
     }
 
     async fn answer(
@@ -383,7 +383,7 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.gateway.ended(self.client, Some(self.head), &mut self.request);
+            self.gateway.ended(self.client, &Asked::from(&*self.head), &mut self.request);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::wire::RequestHead;
 use super::connection::Client;
 use super::failure::Failure;
 use super::pool::Pools;
-use super::request::{Request, Routed};
+use super::request::{Asked, Request, Routed};
 use super::{SetAside, headers};
 
 /// The table in force: one writer, and every request reads it once.
@@ -141,32 +141,25 @@ impl Gateway {
     }
 
     /// Counts a request that has ended, and writes its line.
-    pub(super) fn ended(&self, client: &Client, head: Option<&RequestHead>, request: &mut Request) {
+    pub(super) fn ended(&self, client: &Client, asked: &Asked<'_>, request: &mut Request) {
         let took = request.started.elapsed();
         match &mut request.routed {
             Some(routed) => routed.end(request.status, took, request.failed),
             None => self.options.unrouted.add(request.answer.unwrap_or(AnswerReason::BadRequest)),
         }
         if let Some(log) = &self.options.access_log {
-            self.log(log, client, head, request, took);
+            self.log(log, client, asked, request, took);
         }
     }
 
-    fn log(
-        &self,
-        log: &AccessLog,
-        client: &Client,
-        head: Option<&RequestHead>,
-        request: &Request,
-        took: Duration,
-    ) {
+    fn log(&self, log: &AccessLog, client: &Client, asked: &Asked<'_>, request: &Request, took: Duration) {
         let routed = request.routed.as_ref();
         log.write(&AccessEntry {
             time: Timestamp::from(SystemTime::now()),
             client: &request.client.unwrap_or(client.peer).to_string(),
-            method: head.map_or("", |head| head.method.as_str()),
-            host: head.map_or("", |head| head.authority.as_str()),
-            path: head.map_or("", |head| head.target.as_str()),
+            method: asked.method,
+            host: asked.host,
+            path: asked.path,
             status: request.status,
             route: routed.map(|r| r.route.name().as_str()),
             version: routed.and_then(Routed::version).map(|v| v.name.as_str()),

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Method;
+
 use crate::model::{AnswerReason, ChoiceReason, EndpointId, Moment, OnEmpty, Share};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{ActiveRequest, Choice, Endpoint, InFlight, Route, Version};
-use crate::wire::Fields;
+use crate::wire::{Fields, Glimpse, RequestHead};
 
 use super::failure;
 
@@ -29,6 +31,27 @@ pub(super) struct Request {
     pub(super) failed: bool,
     /// Why its last attempt failed.
     pub(super) failure: Option<String>,
+}
+
+/// What was asked for, as the access log says it; empty where it is not known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    pub(super) host: &'a str,
+    pub(super) path: &'a str,
+}
+
+impl<'a> From<&'a RequestHead> for Asked<'a> {
+    fn from(head: &'a RequestHead) -> Self {
+        Self { method: head.method.as_str(), host: &head.authority, path: &head.target }
+    }
+}
+
+impl<'a> From<&'a Glimpse> for Asked<'a> {
+    fn from(seen: &'a Glimpse) -> Self {
+        let method = seen.method.as_ref().map_or("", Method::as_str);
+        Self { method, host: &seen.authority, path: &seen.target }
+    }
 }
 
 /// A request that found its route and version.

@@ -163,6 +163,8 @@ impl Server {
                 gateway: Arc::clone(&self.gateway),
                 telemetry: Arc::clone(&self.telemetry),
                 site: Arc::new(Site {
+                    name: listener.name().to_owned(),
+                    telemetry: Arc::clone(&self.telemetry),
                     edge: Arc::clone(&listener.edge),
                     certificates: listener.certificates.clone(),
                 }),

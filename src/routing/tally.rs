@@ -112,6 +112,18 @@ impl Tally {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The longest time that a request has taken since [`Self::take_peak`]; 0 without any.
+    #[must_use]
+    pub fn peak(&self) -> Duration {
+        Duration::from_micros(self.latency.peak_micros.load(Ordering::Relaxed))
+    }
+
+    /// As [`Self::peak`], which begins anew. For one caller alone: who looks at windows of time.
+    #[must_use]
+    pub fn take_peak(&self) -> Duration {
+        Duration::from_micros(self.latency.peak_micros.swap(0, Ordering::Relaxed))
+    }
+
     /// What has been counted so far.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -227,11 +239,17 @@ struct Latency {
     /// One for each bound, and one for all above the last.
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     sum_micros: AtomicU64,
+    /// The longest since it was last asked for and forgotten ([`Tally::take_peak`]).
+    peak_micros: AtomicU64,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)), sum_micros: AtomicU64::new(0) }
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            sum_micros: AtomicU64::new(0),
+            peak_micros: AtomicU64::new(0),
+        }
     }
 }
 
@@ -243,6 +261,10 @@ impl Latency {
             count.fetch_add(1, Ordering::Relaxed);
         }
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
+        // After its count, so that the peak of what was counted may be too high and not too low. Few are the longest so far.
+        if self.peak_micros.load(Ordering::Relaxed) < micros {
+            self.peak_micros.fetch_max(micros, Ordering::Relaxed);
+        }
     }
 
     fn snapshot(&self) -> LatencySnapshot {
@@ -269,14 +291,16 @@ impl LatencySnapshot {
         self.buckets.iter().sum()
     }
 
-    /// The time under which this part (0–1) of them stayed, within its bucket by proportion; nothing without any.
+    /// The time under which this part (0–1) of them stayed, within its bucket by proportion, and not beyond `longest`, the
+    /// longest that was measured; nothing without any. Times above the last bound are told as that bound.
     #[must_use]
-    pub fn quantile(&self, part: f64) -> Option<Duration> {
+    pub fn quantile(&self, part: f64, longest: Duration) -> Option<Duration> {
         let count = self.count();
         if count == 0 {
             return None;
         }
         let wanted = (part.clamp(0.0, 1.0) * count as f64).max(1.0);
+        let longest = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
         let mut before = 0.0;
         let mut lower = 0;
         for (bucket, in_bucket) in self.buckets.iter().enumerate() {
@@ -284,6 +308,8 @@ impl LatencySnapshot {
             let in_bucket = *in_bucket as f64;
             if before + in_bucket >= wanted && in_bucket > 0.0 {
                 let micros = lower as f64 + (upper - lower) as f64 * (wanted - before) / in_bucket;
+                // It is in this bucket, whatever else is known: the count and the peak are not read at one moment.
+                let micros = micros.min(longest.max(lower) as f64);
                 return Some(Duration::from_micros(micros as u64));
             }
             before += in_bucket;
@@ -336,18 +362,48 @@ mod tests {
     #[test]
     fn quantiles_are_within_a_bucket() {
         let latency = Latency::default();
-        assert_eq!(latency.snapshot().quantile(0.5), None);
+        assert_eq!(latency.snapshot().quantile(0.5, Duration::MAX), None);
         for millis in 1..=100 {
             latency.add(Duration::from_millis(millis));
         }
         let snapshot = latency.snapshot();
-        let p50 = snapshot.quantile(0.5).unwrap().as_millis();
-        let p99 = snapshot.quantile(0.99).unwrap().as_millis();
+        let p50 = snapshot.quantile(0.5, Duration::MAX).unwrap().as_millis();
+        let p99 = snapshot.quantile(0.99, Duration::MAX).unwrap().as_millis();
         assert!((45..=55).contains(&p50), "{p50}");
         assert!((95..=100).contains(&p99), "{p99}");
         latency.add(Duration::MAX);
-        assert_eq!(latency.snapshot().quantile(1.0), Some(Duration::from_secs(100)));
+        assert_eq!(latency.snapshot().quantile(1.0, Duration::MAX), Some(Duration::from_secs(100)));
         assert_eq!(latency.snapshot().since(&snapshot).count(), 1);
+    }
+
+    #[test]
+    fn no_quantile_is_beyond_the_longest_that_was_measured() {
+        let tally = Tally::default();
+        let end = |micros| {
+            tally.begin();
+            tally.end(ChoiceReason::Weight, 200, Duration::from_micros(micros));
+        };
+        let quantile = |part| {
+            let found = tally.snapshot().latency.quantile(part, tally.peak()).unwrap();
+            u64::try_from(found.as_micros()).unwrap()
+        };
+        assert_eq!(tally.peak(), Duration::ZERO);
+        // All in the bucket from 2 to 3 ms.
+        end(2_100);
+        assert_eq!((quantile(0.5), quantile(0.99)), (2_100, 2_100), "of one request both are its time");
+        for _ in 0..99 {
+            end(2_050);
+        }
+        assert!((2_000..=2_100).contains(&quantile(0.01)));
+        assert_eq!((quantile(0.99), quantile(1.0)), (2_100, 2_100));
+        end(2_900);
+        assert_eq!(quantile(1.0), 2_900);
+        assert!(quantile(0.5) <= 2_500, "others are where they were in the bucket");
+        // The peak begins anew; a quantile never leaves its bucket for it.
+        assert_eq!((tally.take_peak(), tally.peak()), (Duration::from_micros(2_900), Duration::ZERO));
+        assert_eq!(quantile(1.0), 2_000);
+        end(500);
+        assert_eq!(tally.peak(), Duration::from_micros(500));
     }
 
     #[test]

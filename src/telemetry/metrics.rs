@@ -9,7 +9,9 @@ use prometheus::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::AccessLog;
-use super::endpoint_events::LineLimit;
+use super::connection_events::RefusalLines;
+use super::line_limit::LineLimit;
+use crate::model::ConnectionRefusal;
 
 /// `serinus_requests_total`: route, version, code, reason.
 pub const REQUESTS: Name =
@@ -42,11 +44,25 @@ pub const ACTIVE_REQUESTS: Name = Name("serinus_active_requests", "Requests bein
 /// `serinus_route_problems`: route.
 pub const PROBLEMS: Name = Name("serinus_route_problems", "Problems of a route that `status` shows.");
 
+/// `serinus_accept_errors_total`: listener.
+const ACCEPT_ERRORS: Name = Name(
+    "serinus_accept_errors_total",
+    "Connections that could not be accepted (out of file descriptors, for one).",
+);
 /// `serinus_connection_limit_reached_total`: listener.
 const LIMIT_REACHED: Name = Name(
     "serinus_connection_limit_reached_total",
     "Times that every place for a client's connection was taken.",
 );
+
+/// `serinus_connections_refused_total`: listener, reason.
+const REFUSED: Name = Name(
+    "serinus_connections_refused_total",
+    "Connections that ended before their first request: no TLS, or no PROXY header, that could be used.",
+);
+
+/// How many lines about endpoints there are in a second.
+const ENDPOINT_LINES: u32 = 20;
 
 /// A metric's name and help text.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +83,11 @@ pub struct Telemetry {
     connections: IntGaugeVec,
     accept_errors: IntCounterVec,
     pub(super) connection_limits: IntCounterVec,
+    connections_refused: IntCounterVec,
     dropped_lines: IntCounter,
     access_log: OnceLock<ErrorCounter>,
     pub(super) endpoint_lines: LineLimit,
+    pub(super) refusal_lines: RefusalLines,
 }
 
 /// The `result` of what went well.
@@ -158,22 +176,24 @@ impl Telemetry {
                 &["listener", "source"],
             )?,
             connections: gauges("serinus_active_connections", "Client connections open.", &["listener"])?,
-            accept_errors: counters(
-                "serinus_accept_errors_total",
-                "Connections that could not be accepted (out of file descriptors, for one).",
-                &["listener"],
-            )?,
+            accept_errors: counters(ACCEPT_ERRORS.0, ACCEPT_ERRORS.1, &["listener"])?,
             connection_limits: counters(LIMIT_REACHED.0, LIMIT_REACHED.1, &["listener"])?,
+            connections_refused: counters(REFUSED.0, REFUSED.1, &["listener", "reason"])?,
             dropped_lines,
             access_log: OnceLock::new(),
-            endpoint_lines: LineLimit::default(),
+            endpoint_lines: LineLimit::of(ENDPOINT_LINES),
+            refusal_lines: RefusalLines::default(),
             registry,
         })
     }
 
-    /// The gauge of a listener's open client connections.
+    /// The gauge of a listener's open client connections. With it come the counters of those that are refused, so that an
+    /// alert on the first one sees it grow.
     #[must_use]
     pub fn connections(&self, listener: &str) -> IntGauge {
+        for reason in ConnectionRefusal::ALL {
+            self.refused_connections(listener, *reason);
+        }
         self.connections.with_label_values(&[listener])
     }
 
@@ -181,6 +201,11 @@ impl Telemetry {
     #[must_use]
     pub fn accept_errors(&self, listener: &str) -> IntCounter {
         self.accept_errors.with_label_values(&[listener])
+    }
+
+    /// The counter of a listener's connections that ended for this reason before their first request.
+    pub(super) fn refused_connections(&self, listener: &str, reason: ConnectionRefusal) -> IntCounter {
+        self.connections_refused.with_label_values(&[listener, reason.token()])
     }
 
     /// Takes the access log's dropped lines into the metrics; a router has at most one.

@@ -5,13 +5,16 @@
 
 mod access_log;
 mod certificate_events;
+mod connection_events;
 mod endpoint_events;
 mod events;
+mod line_limit;
 mod logs;
 pub mod metrics;
 mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
+pub use connection_events::RefusedConnection;
 pub use endpoint_events::EndpointNote;
 pub use logs::{LogFormat, Logs, init as init_logs};
 pub use metrics::Telemetry;

@@ -11,6 +11,7 @@ mod files;
 mod identity;
 mod listener;
 mod material;
+mod refusal;
 mod report;
 mod source;
 mod store;
@@ -22,6 +23,7 @@ use rustls::crypto::{CryptoProvider, ring};
 
 pub use files::FileWatch;
 pub use listener::ListenerCertificates;
+pub use refusal::{BEGIN, explain_refusal};
 pub use report::{Hindrance, Loaded, Report, TlsErrors};
 pub use store::Store;
 pub use upstream::{Alpn, TlsError, UpstreamConnector, UpstreamConnectors, server_name};

@@ -20,4 +20,4 @@ pub use fields::Fields;
 pub use h2::{H2Connection, H2Exchange, H2Request, H2Settings, serve as serve_http2};
 pub use head::{Refused, RequestHead, ResponseHead, Version};
 pub use link::Link;
-pub use parse::{Dechunker, Decoded, Framing, Parsed};
+pub use parse::{Dechunker, Decoded, Framing, Glimpse, Parsed};

@@ -33,6 +33,8 @@ mod protocols;
 #[cfg(test)]
 mod real_cluster;
 #[cfg(test)]
+mod refused;
+#[cfg(test)]
 mod rolling;
 #[cfg(test)]
 mod seeds;

@@ -14,8 +14,8 @@ use super::buffers::{Input, Output, Read, Reading, Writing};
 use super::{framing, length};
 use crate::model::Edge;
 use crate::wire::{
-    ClientError, Downstream, Fields, Framing, Length, Piece, Refused, RequestHead, ResponseHead, Version,
-    parse,
+    ClientError, Downstream, Fields, Framing, Glimpse, Length, Piece, Refused, RequestHead, ResponseHead,
+    Version, parse,
 };
 
 /// What HTTP/2 begins with (RFC 9113 §3.4).
@@ -124,6 +124,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Server<IO> {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// What is known of a request that was refused, or did not come whole.
+    #[must_use]
+    pub fn glimpse(&self) -> Glimpse {
+        parse::glimpse(&self.input.bytes, &self.edge)
     }
 
     fn begin(&mut self, parsed: parse::Parsed, head: &RequestHead) -> Length {

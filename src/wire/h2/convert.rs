@@ -8,8 +8,8 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, Version as HttpVersion, request, response};
 
 use crate::model::{Edge, Underscores};
-use crate::wire::parse::{Kind, MOST_FIELDS, check_authority, may_trail, normalise_target};
-use crate::wire::{Fields, Length, Refused, RequestHead, ResponseHead, Version, grpc};
+use crate::wire::parse::{Kind, LONGEST_METHOD, MOST_FIELDS, check_authority, may_trail, normalise_target};
+use crate::wire::{Fields, Glimpse, Length, Refused, RequestHead, ResponseHead, Version, grpc};
 
 /// The length of a request line, less its method and target.
 const REQUEST_LINE: usize = " ".len() + " HTTP/1.1".len();
@@ -40,6 +40,22 @@ pub(super) fn request_head(parts: &request::Parts, edge: &Edge) -> Result<Reques
     authority(parts, &mut head.authority)?;
     fields(&parts.headers, edge, &mut head)?;
     Ok(head)
+}
+
+/// What is known of a request that is refused.
+pub(super) fn glimpse(parts: &request::Parts, edge: &Edge) -> Glimpse {
+    let mut seen = Glimpse::default();
+    if parts.method.as_str().len() <= LONGEST_METHOD {
+        seen.method = Some(parts.method.clone());
+    }
+    if authority(parts, &mut seen.authority).is_err() {
+        seen.authority.clear();
+    }
+    let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if normalise_target(target, edge, &mut seen.target).is_err() {
+        seen.target.clear();
+    }
+    seen
 }
 
 /// Who is asked: `:authority`, or `Host` where there is none; one that both agree on (RFC 9113 §8.3.1).

@@ -89,6 +89,24 @@ fn who_is_asked_is_said_once_or_twice_the_same() {
 }
 
 #[test]
+fn what_is_refused_is_told_as_far_as_it_is_valid() {
+    let seen = |method: &str, uri: &str, host: &str| {
+        let request = Request::builder().method(method).uri(uri).header("host", host).body(()).unwrap();
+        let (parts, ()) = request.into_parts();
+        let edge = Edge { request_line: 100, ..Edge::default() };
+        request_head(&parts, &edge).expect_err("refused");
+        let seen = glimpse(&parts, &edge);
+        format!("{} {} {}", seen.method.as_ref().map_or("", Method::as_str), seen.authority, seen.target)
+    };
+    let long = "x".repeat(100);
+    assert_eq!(seen("TRACE", "http://a.example/b?c", "a.example"), "TRACE a.example /b?c");
+    assert_eq!(seen("GET", "http://a.example/b", "b.example"), "GET  /b");
+    assert_eq!(seen("GET", "http://a.example/%2f", "a.example"), "GET a.example ");
+    assert_eq!(seen("GET", &format!("http://a.example/{long}"), "a.example"), "GET a.example ");
+    assert_eq!(seen(&long, "http://a.example/b", "a.example"), " a.example /b");
+}
+
+#[test]
 fn a_hundred_crumbs_are_one_cookie() {
     let mut request = Request::get("http://a.example/");
     for _ in 0..100 {

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::{H2Exchange, serve};
 use crate::model::Edge;
-use crate::wire::{Length, Refused, RequestHead, ResponseHead};
+use crate::wire::{Length, RequestHead, ResponseHead};
 
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) const DATA: u8 = 0;
@@ -111,7 +111,7 @@ pub(super) async fn begin(io: &mut DuplexStream) {
     io.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
 }
 
-type Asked = (Result<(RequestHead, Length), Refused>, H2Exchange);
+type Asked = (super::server::Asked, H2Exchange);
 
 /// A server whose requests the test answers itself.
 pub(super) struct Server {

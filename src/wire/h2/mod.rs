@@ -21,7 +21,7 @@ mod server;
 pub use client::{H2Connection, H2Settings};
 pub use exchange::H2Exchange;
 pub use request::H2Request;
-pub use server::serve;
+pub use server::{Asked, serve};
 
 /// How many interim answers (1xx) one exchange may have: each is kept until it is taken.
 const INTERIMS: u8 = 16;

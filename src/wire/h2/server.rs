@@ -18,7 +18,7 @@ use super::exchange::H2Exchange;
 use super::lifeline::{Keepalive, Rhythm, Watched};
 use super::{convert, outbox::Parcel};
 use crate::model::Edge;
-use crate::wire::{Length, Refused, RequestHead};
+use crate::wire::{Glimpse, Length, Refused, RequestHead};
 
 /// How much of one request's body a client may send ahead. At 20 ms of round trip that is 12 MiB/s.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -33,6 +33,9 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const RHYTHM: Rhythm =
     Rhythm { after: Duration::from_secs(30), wait: Duration::from_secs(20), gap: Duration::from_secs(30) };
 
+/// A request; or why it is refused, and what is known of it all the same.
+pub type Asked = Result<(RequestHead, Length), (Refused, Glimpse)>;
+
 /// Serves HTTP/2 on a connection (prior knowledge or ALPN) until it ends. Each request, or why it is refused, is given to
 /// `handle` with the exchange to answer it in, on a task of its own; dropping the future ends them all.
 ///
@@ -41,7 +44,7 @@ const RHYTHM: Rhythm =
 pub async fn serve<IO, F, Fut>(io: IO, edge: &Edge, shutdown: impl Future<Output = ()>, handle: F)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Result<(RequestHead, Length), Refused>, H2Exchange) -> Fut,
+    F: Fn(Asked, H2Exchange) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
     serve_with(io, edge, RHYTHM, shutdown, handle).await;
@@ -55,7 +58,7 @@ async fn serve_with<IO, F, Fut>(
     handle: F,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Result<(RequestHead, Length), Refused>, H2Exchange) -> Fut,
+    F: Fn(Asked, H2Exchange) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
     let (io, pulse) = Watched::new(io, edge.write_timeout);
@@ -112,7 +115,7 @@ type Accepted = Option<(Request<RecvStream>, SendResponse<Parcel>)>;
 impl<IO, F, Fut> Session<'_, IO, F>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Result<(RequestHead, Length), Refused>, H2Exchange) -> Fut,
+    F: Fn(Asked, H2Exchange) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
     async fn run(mut self, shutdown: impl Future<Output = ()>) {
@@ -166,6 +169,7 @@ where
             }
             (head, length)
         });
+        let head = head.map_err(|refused| (refused, convert::glimpse(&parts, self.edge)));
         self.accepted = self.accepted.saturating_add(1);
         self.quiet_since = None;
         self.tasks.spawn((self.handle)(head, exchange));

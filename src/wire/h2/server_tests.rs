@@ -311,7 +311,7 @@ async fn what_is_refused_is_given_to_the_handler() {
         let stream = i as u32 * 2 + 1;
         io.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, stream, block)).await.unwrap();
         let (refused, mut exchange) = server.any().await;
-        assert_eq!(refused.map(|_| ()).map_err(|refused| refused.status), Err(*status), "case {i}");
+        assert_eq!(refused.map(|_| ()).map_err(|(refused, _)| refused.status), Err(*status), "case {i}");
         exchange.start(&answer(*status, &[]), Length::None);
         flush(&mut exchange).await.unwrap();
         drop(exchange);

@@ -6,6 +6,7 @@
 
 mod chunks;
 mod control;
+mod glimpse;
 mod host;
 mod lines;
 mod request;
@@ -16,6 +17,7 @@ mod write;
 pub(in crate::wire) use chunks::may_trail;
 pub use chunks::{Dechunker, Decoded};
 pub(in crate::wire) use control::Kind;
+pub use glimpse::{Glimpse, glimpse};
 pub use host::check_authority;
 pub use request::request;
 pub use response::response;
@@ -24,6 +26,9 @@ pub use write::{write_request, write_response};
 
 /// The most header fields that a message may have, whatever a listener allows.
 pub const MOST_FIELDS: usize = 256;
+
+/// How long a method may be.
+pub(in crate::wire) const LONGEST_METHOD: usize = 32;
 
 /// Where a message's body ends (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,9 @@ use super::control::{Control, DROPS, Kind, Options, add_protocols, is_token, mal
 use super::host::check_authority;
 use super::lines;
 use super::target::{TOO_LONG, normalise_target};
-use super::{Framing, MOST_FIELDS, Parsed};
+use super::{Framing, LONGEST_METHOD, MOST_FIELDS, Parsed};
 use crate::model::{Edge, Underscores};
 use crate::wire::{Refused, RequestHead, Version};
-
-/// How long a method may be.
-const LONGEST_METHOD: usize = 32;
 
 /// How many empty lines may stand before a request (RFC 9112 §2.2).
 const MOST_EMPTY_LINES: usize = 4;
@@ -52,7 +49,7 @@ pub fn request(bytes: &[u8], edge: &Edge, head: &mut RequestHead) -> Result<Opti
 }
 
 /// How many bytes of empty lines stand before the request; nothing while there is nothing else.
-fn skip_empty_lines(bytes: &[u8]) -> Result<Option<usize>, Refused> {
+pub(super) fn skip_empty_lines(bytes: &[u8]) -> Result<Option<usize>, Refused> {
     let mut rest = bytes;
     for _ in 0..=MOST_EMPTY_LINES {
         match rest {
@@ -65,7 +62,7 @@ fn skip_empty_lines(bytes: &[u8]) -> Result<Option<usize>, Refused> {
 }
 
 /// Refuses at once what cannot become a request, such as TLS or an endless word.
-fn check_method(bytes: &[u8]) -> Result<(), Refused> {
+pub(super) fn check_method(bytes: &[u8]) -> Result<(), Refused> {
     let begin = bytes.get(..=LONGEST_METHOD).unwrap_or(bytes);
     match begin.iter().position(|byte| !is_token(*byte)) {
         Some(at) if at > 0 && begin.get(at) == Some(&b' ') => Ok(()),
@@ -75,7 +72,7 @@ fn check_method(bytes: &[u8]) -> Result<(), Refused> {
 }
 
 /// Refuses at once a line that does not end in a version that is spoken here.
-fn check_version(line: &[u8]) -> Result<(), Refused> {
+pub(super) fn check_version(line: &[u8]) -> Result<(), Refused> {
     match line.last_chunk::<9>() {
         Some(b" HTTP/1.1" | b" HTTP/1.0") => Ok(()),
         Some([b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => {
@@ -155,7 +152,7 @@ fn authority(control: &Control<'_>, head: &mut RequestHead) -> Result<(), Refuse
 }
 
 /// The four forms of a target (RFC 9112 §3.2), less that of CONNECT.
-fn target(raw: &str, edge: &Edge, head: &mut RequestHead) -> Result<(), Refused> {
+pub(super) fn target(raw: &str, edge: &Edge, head: &mut RequestHead) -> Result<(), Refused> {
     if raw.starts_with('/') {
         return normalise_target(raw, edge, &mut head.target);
     }

@@ -154,7 +154,8 @@ async fn s4_4_a_pod_that_does_not_answer_in_time_is_answered_504_for() {
             (answer.status().as_u16(), &answer.headers()["x-serinus-reason"]),
             (504, &"timeout".parse().unwrap())
         );
-        assert_eq!(front.active(), 0);
+        // The answer is there a moment before its request has ended.
+        eventually("none is served any more", || (front.active() == 0).then_some(())).await;
         front.router.stop().await;
     }
     assert_eq!(pod.connections(), 4, "what may have been seen and took too long is not tried again");
@@ -292,4 +293,59 @@ async fn the_proxy_protocol_tells_who_the_client_is() {
     assert_eq!(client.rest().await, "");
     assert_eq!(seen.lock().unwrap().len(), 0);
     front.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_log_says_whose_a_refused_request_was() {
+    let pod = pod().await;
+    let plan = Plan::to([pod.address]);
+    let log = plan.path("access.json");
+    let front = plan
+        .listener("limits: {requestLine: 1KiB, headerBytes: 2KiB, headerCount: 10}")
+        .listener("timeouts: {header: 2s}")
+        .top(format!("accessLog: {{file: {}}}", log.display()))
+        .start()
+        .await;
+    let long = "x".repeat(3_000);
+    refused(&front, &format!("PUT /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414, "uri-too-long").await;
+    refused(&front, &format!("GET /a?b=1 HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 431, "header-too-large")
+        .await;
+    refused(&front, "GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400, "bad-request").await;
+    refused(&front, "GET /\x1b[2J HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-request").await;
+    refused(&front, "\x1b]0;title\x07 / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-request").await;
+    refused(&front, "TRACE /a HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method-not-allowed").await;
+    refused(&front, "GET /a HTTP/1.1\r\nHost: a\r\nX: ", 408, "client-timeout").await;
+    let mut client = http2(front.plain().await).await;
+    let mut request = Request::get("http://a/b?c=d");
+    for n in 0..12 {
+        request = request.header(format!("x-{n}"), "1");
+    }
+    let answer = client.send_request(request.body(Sent::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 431);
+    drop(client);
+    front.router.stop().await;
+    let text = std::fs::read_to_string(log).unwrap();
+    let told: Vec<_> = text
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |name: &str| line[name].as_str().unwrap().to_owned();
+            assert_eq!((text("client").as_str(), &line["route"]), ("127.0.0.1", &serde_json::Value::Null));
+            format!("{} {} {} {}", line["status"], text("method"), text("host"), text("path"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "414 PUT  ",
+            "431 GET a /a?b=1",
+            "400 GET a /a",
+            "400 GET a ",
+            "400   ",
+            "405 TRACE a /a",
+            "408 GET a /a",
+            "431 GET a /b?c=d",
+        ]
+    );
+    assert_eq!(pod.connections(), 0, "no pod was troubled");
 }
