@@ -48,6 +48,7 @@ pub(super) struct Admin {
     tags(
         (name = "routes", description = "Routes, their versions and what a request would get."),
         (name = "weights", description = "Weights and their revisions."),
+        (name = "rollouts", description = "Rollouts that judge themselves."),
         (name = "probes", description = "For a kubelet; always open."),
         (name = "metrics", description = "For Prometheus; always open."),
         (name = "document", description = "This document."),
@@ -78,7 +79,8 @@ fn paths() -> Paths<Arc<Admin>> {
             .routes(routes!(handlers::post_explain)),
         writes: OpenApiRouter::new()
             .routes(routes!(handlers::put_weights))
-            .routes(routes!(handlers::post_undo)),
+            .routes(routes!(handlers::post_undo))
+            .routes(routes!(handlers::post_rollout)),
     }
 }
 

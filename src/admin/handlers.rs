@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use utoipa::IntoResponses;
 
 use crate::model::{Revision, Timestamp};
+use crate::rollout::Asked;
 use crate::routing::Route;
 use crate::state::{Request, Source};
 
@@ -20,7 +21,8 @@ use super::body::{self, AskedChange};
 use super::guard::Who;
 use super::problem::Refused;
 use super::wire::{
-    ExplainRequest, Explained, History, ProblemDetails, RouteList, RouteStatus, Undo, WeightsChange,
+    ExplainRequest, Explained, History, ProblemDetails, RolloutAction, RolloutChange, RouteList, RouteStatus,
+    Undo, WeightsChange,
 };
 use super::{explain, if_match, status};
 
@@ -81,10 +83,11 @@ pub(super) async fn list_routes(State(admin): State<Arc<Admin>>) -> Result<Json<
     // Ten thousand routes take a while: not on a thread that others wait for.
     let list = tokio::task::spawn_blocking(move || {
         let table = admin.control.table().load();
+        let rollouts = admin.control.rollouts();
         RouteList {
             generation: table.generation().0,
             problems: admin.control.problems().iter().map(status::problem).collect(),
-            routes: table.routes().iter().map(|route| status::route(route, &admin.recent)).collect(),
+            routes: table.routes().iter().map(|route| status::route(route, &admin.recent, &rollouts)).collect(),
         }
     });
     list.await.map(Json).map_err(|_| {
@@ -211,6 +214,55 @@ pub(super) async fn post_undo(
     Ok(admin.show(&changed))
 }
 
+/// Starts, pauses, resumes, promotes or aborts the rollout that the config gives a route.
+#[utoipa::path(
+    post,
+    path = "/api/v1/routes/{route}/rollout",
+    tag = "rollouts",
+    params(
+        ("route" = String, Path, description = "The route's name."),
+        ("If-Match" = Option<String>, Header, description = "Only if this revision, like `\"7\"`, is in force."),
+    ),
+    request_body = RolloutChange,
+    security(("token" = []), ()),
+    responses(
+        (status = 200, description = "The route as it is then.", body = RouteStatus,
+            headers(("ETag" = String, description = "The revision in force, for `If-Match`."))),
+        (status = 409, description = "The route has no rollout, or that is not to be had in its phase.",
+            body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 412, description = "Another revision is in force than `If-Match` names.", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        AnyRefusal, RouteRefusal, BodyRefusal
+    )
+)]
+pub(super) async fn post_rollout(
+    State(admin): State<Arc<Admin>>,
+    Extension(who): Extension<Who>,
+    route: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
+    let RolloutChange { action, full, reason } = body::json(&headers, body).await?;
+    let route = admin.route(route)?;
+    let expected = if_match::expected(&headers, route.revision)?;
+    let bad = |error: String| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-fields", error);
+    body::check_reason(reason.as_deref()).map_err(bad)?;
+    let asked = match action {
+        RolloutAction::Start => Asked::Start,
+        RolloutAction::Pause => Asked::Pause,
+        RolloutAction::Resume => Asked::Resume,
+        RolloutAction::Promote if full => Asked::PromoteFull,
+        RolloutAction::Promote => Asked::Promote,
+        RolloutAction::Abort => Asked::Abort,
+    };
+    if full && action != RolloutAction::Promote {
+        return Err(bad("`full` goes with `promote` alone: leave it out".to_owned()));
+    }
+    let request = request(who, reason, expected);
+    let changed = admin.control.ask_rollout(route.name().as_str(), asked, request).await?;
+    Ok(admin.show(&changed))
+}
+
 /// What a request would get, and why. Changes nothing: the split does not move.
 #[utoipa::path(
     post,
@@ -271,7 +323,7 @@ impl Admin {
     }
 
     fn show(&self, route: &Route) -> Response {
-        let mut response = Json(status::route(route, &self.recent)).into_response();
+        let mut response = Json(status::route(route, &self.recent, &self.control.rollouts())).into_response();
         // A number between quotes is always a header value.
         if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", route.revision)) {
             response.headers_mut().insert(header::ETAG, tag);

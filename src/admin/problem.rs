@@ -68,6 +68,9 @@ impl From<WeightsError> for Refused {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-revision", text)
             }
             WeightsError::NothingToUndo(_) => Self::new(StatusCode::CONFLICT, "nothing-to-undo", text),
+            WeightsError::NoRollout(_) => Self::new(StatusCode::CONFLICT, "no-rollout", text),
+            WeightsError::Rollout(_) => Self::new(StatusCode::CONFLICT, "rollout-phase", text),
+            WeightsError::ThirdVersion(_) => Self::new(StatusCode::CONFLICT, "third-version", text),
         }
     }
 }

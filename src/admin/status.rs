@@ -1,12 +1,14 @@
 //! From the table and the tallies to what the API shows of a route.
 
 use crate::model::{PathMatch, PodKey, Problem};
+use crate::control::{RolloutView, RolloutViews};
 use crate::routing::{EndpointState, Member, Route, Version};
 use crate::state::RevisionEntry;
 
 use super::recent::{Counts, Recent};
 use super::wire::{
-    EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RouteStatus, UnassignedEndpoint,
+    EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RolloutEvidence,
+    RolloutStatus, RolloutStepStatus, RouteStatus, UnassignedEndpoint,
     VersionStatus,
 };
 
@@ -14,7 +16,7 @@ use super::wire::{
 const LISTED: usize = 100;
 
 /// What the API shows of a route.
-pub(super) fn route(route: &Route, recent: &Recent) -> RouteStatus {
+pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> RouteStatus {
     // Read once, so that the shares sum to a whole while requests go on.
     let requests: Vec<u64> = route.versions.iter().map(Version::requests_of_revision).collect();
     let total = requests.iter().sum();
@@ -39,6 +41,40 @@ pub(super) fn route(route: &Route, recent: &Recent) -> RouteStatus {
             })
             .collect(),
         problems: route.problems.iter().map(problem).collect(),
+        rollout: rollouts.get(route.name()).map(|view| rollout(view)),
+    }
+}
+
+/// What the API shows of a rollout.
+fn rollout(view: &RolloutView) -> RolloutStatus {
+    let RolloutView { spec, rollout, findings } = view;
+    let tens = |log: f64| round(log / std::f64::consts::LN_10);
+    RolloutStatus {
+        version: spec.canary.to_string(),
+        phase: rollout.phase.token().to_owned(),
+        reason: rollout.reason.clone(),
+        step: rollout.step + 1,
+        steps: spec
+            .steps
+            .iter()
+            .map(|step| RolloutStepStatus {
+                weight: step.weight,
+                hold_seconds: step.hold.as_secs_f64(),
+                pause: step.pause,
+            })
+            .collect(),
+        held_seconds: rollout.held().as_secs_f64(),
+        started: rollout.started.to_string(),
+        changed: rollout.changed.to_string(),
+        evidence: RolloutEvidence {
+            canary: findings.total.canary.into(),
+            stable: findings.total.stable.into(),
+            step_requests: findings.step.canary.requests,
+            min_requests: spec.guard.min_requests,
+            log10_errors: tens(findings.log_errors),
+            log10_slowness: findings.log_slowness.map(tens),
+            log10_threshold: tens(findings.log_threshold),
+        },
     }
 }
 

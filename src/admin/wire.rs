@@ -3,12 +3,18 @@
 //! Shares are percentages from 0 to 100 in steps of 0.0001. A field may be added at any time; none is taken away or given
 //! another meaning without a major version.
 
+mod rollout;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::{EndpointPhase, Share};
+
+pub use rollout::{
+    AttemptCounts, RolloutAction, RolloutChange, RolloutEvidence, RolloutStatus, RolloutStepStatus,
+};
 
 /// Every route, and what is wrong with the router as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -44,6 +50,10 @@ pub struct RouteStatus {
     pub unassigned: Vec<UnassignedEndpoint>,
     /// What is wrong with it.
     pub problems: Vec<ProblemNote>,
+    /// Its last rollout: the one under way, if one is; null where there was none.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub rollout: Option<RolloutStatus>,
 }
 
 /// A path that a route takes.

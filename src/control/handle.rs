@@ -10,11 +10,13 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch};
 use crate::model::{
     ClusterChange, ClusterKind, Namespace, Problem, Revision, RouteSpec, ServiceKey, Share, StaticEndpoint,
 };
+use crate::rollout::Asked;
 use crate::routing::{Route, RoutingTable};
 use crate::state::{Request, RevisionEntry, SavedState, WeightsError};
 
 use super::readiness::Readiness;
 use super::saver::Saved;
+use super::steer::RolloutViews;
 
 /// The part of a config that routing follows.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +86,7 @@ impl WatchProblems {
 pub(super) enum WeightChange {
     Set(BTreeMap<String, Share>),
     Undo(Option<Revision>),
+    Rollout(Asked),
 }
 
 pub(super) type Reply = oneshot::Sender<Result<Done, ChangeError>>;
@@ -121,6 +124,7 @@ pub struct Control {
     pub(super) readiness: Arc<Readiness>,
     pub(super) wanted: watch::Receiver<Arc<std::collections::BTreeSet<ServiceKey>>>,
     pub(super) saved: watch::Receiver<Saved>,
+    pub(super) rollouts: Arc<ArcSwap<RolloutViews>>,
     pub(super) pen: Arc<Mutex<()>>,
 }
 
@@ -219,6 +223,26 @@ impl Control {
         request: Request,
     ) -> Result<Arc<Route>, ChangeError> {
         self.change(route, WeightChange::Undo(to), request).await
+    }
+
+    /// Asks something of a route's rollout. Returns the route as it is then, live, and saved where that took no longer than a
+    /// moment.
+    ///
+    /// # Errors
+    /// When that is not to be had, or the router stops; nothing is changed then.
+    pub async fn ask_rollout(
+        &self,
+        route: &str,
+        asked: Asked,
+        request: Request,
+    ) -> Result<Arc<Route>, ChangeError> {
+        self.change(route, WeightChange::Rollout(asked), request).await
+    }
+
+    /// Every route's last rollout, as of a moment ago.
+    #[must_use]
+    pub fn rollouts(&self) -> Arc<RolloutViews> {
+        self.rollouts.load_full()
     }
 
     async fn change(

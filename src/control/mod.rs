@@ -6,14 +6,17 @@
 //! ```
 //!
 //! It is the only writer of the table. Changes that arrive together are one compile; a change of weights waits for nothing.
+//! While a rollout is under way, it looks at what was seen of its requests every few milliseconds.
 
 mod handle;
 mod readiness;
 mod saver;
 mod state_file;
+mod steer;
 mod task;
 
 pub use handle::{ChangeError, Control, RoutesConfig};
 pub use readiness::Readiness;
 pub use state_file::{Restored, StateFile, StateFileError};
+pub use steer::{RolloutView, RolloutViews};
 pub use task::{Begin, Start, start};

@@ -10,7 +10,7 @@ use crate::routing::{Evidence, Route, RoutingTable};
 use crate::state::{Desired, Touched};
 
 /// How often what was seen is looked at: a canary that is worse costs no more requests than pass in that time.
-pub(super) const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(50);
 /// How often evidence is saved while a rollout is under way.
 const SAVE: Duration = Duration::from_secs(1);
 
@@ -55,6 +55,11 @@ pub(super) struct Looked {
 }
 
 impl Steering {
+    /// When the next look is due.
+    pub(super) fn due(&self) -> Instant {
+        self.last.map_or_else(Instant::now, |last| last + LOOK)
+    }
+
     /// Looks at every rollout under way.
     pub(super) fn look(
         &mut self,
@@ -65,11 +70,9 @@ impl Steering {
     ) -> Looked {
         let elapsed = self.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         let mut looked = Looked::default();
-        let judged = table.routes().iter().filter_map(|route| Some((route, route.evidence.as_ref()?)));
-        let mut any = false;
-        for (route, evidence) in judged {
-            any = true;
-            let Some(spec) = &route.spec.rollout else { continue };
+        for name in desired.under_way() {
+            let Some(route) = table.route(name.as_str()) else { continue };
+            let (Some(evidence), Some(spec)) = (&route.evidence, &route.spec.rollout) else { continue };
             let (counts, share) = (self.news(route.name(), evidence), canary_share(route, evidence));
             let Some(rollout) = desired.judged(route.name()) else { continue };
             rollout.judge.take(&spec.guard, counts, share.ratio(), evidence.take());
@@ -86,8 +89,8 @@ impl Steering {
                 looked.moved.push(route.name().clone());
             }
         }
-        self.seen.retain(|name, _| table.route(name.as_str()).is_some_and(|route| route.evidence.is_some()));
-        if !any {
+        self.seen.retain(|name, _| desired.is_under_way(name));
+        if !desired.has_rollouts() {
             (self.last, self.saved) = (None, None);
         } else if self.saved.is_none_or(|saved| now.saturating_duration_since(saved) >= SAVE) {
             self.saved = Some(now);

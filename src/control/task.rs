@@ -18,6 +18,7 @@ use super::handle::{
 };
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
+use super::steer::{self, RolloutViews, Steering};
 use super::state_file::StateFile;
 
 /// How many messages may wait.
@@ -70,6 +71,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         readiness: Arc::default(),
         wanted,
         saved,
+        rollouts: Arc::default(),
         pen,
     };
     let mut task = Task {
@@ -80,6 +82,8 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         readiness: Arc::clone(&control.readiness),
         want,
         saver,
+        rollouts: Arc::clone(&control.rollouts),
+        steering: Steering::default(),
         telemetry: start.telemetry,
         watches: BTreeMap::new(),
         parts: BTreeMap::new(),
@@ -100,6 +104,8 @@ struct Task {
     readiness: Arc<Readiness>,
     want: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
     saver: Saver,
+    rollouts: Arc<ArcSwap<RolloutViews>>,
+    steering: Steering,
     telemetry: Arc<Telemetry>,
     watches: BTreeMap<WatchProblems, Vec<Problem>>,
     parts: BTreeMap<&'static str, Vec<Problem>>,
@@ -124,6 +130,13 @@ impl Frozen {
     }
 }
 
+/// What the task does next.
+enum Next {
+    Message(Box<Message>),
+    Look,
+    End,
+}
+
 /// What has been taken in since the last table.
 #[derive(Default)]
 struct Batch {
@@ -137,8 +150,15 @@ struct Batch {
 
 impl Task {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        while let Some(message) = messages.recv().await {
-            self.take(message);
+        loop {
+            match self.next(&mut messages).await {
+                Next::Message(message) => self.take(*message),
+                Next::Look => {
+                    self.steer();
+                    continue;
+                }
+                Next::End => return,
+            }
             let settled = tokio::time::Instant::now() + SETTLE;
             loop {
                 match messages.try_recv() {
@@ -155,6 +175,37 @@ impl Task {
             }
             self.finish_batch();
         }
+    }
+
+    /// The next message, or that it is time to look at the rollouts under way: however many messages there are.
+    async fn next(&self, messages: &mut mpsc::Receiver<Message>) -> Next {
+        let message = if self.frozen.is_none() && self.desired.has_rollouts() {
+            let due = self.steering.due();
+            if Instant::now() >= due {
+                return Next::Look;
+            }
+            match tokio::time::timeout_at(due.into(), messages.recv()).await {
+                Ok(message) => message,
+                Err(_) => return Next::Look,
+            }
+        } else {
+            messages.recv().await
+        };
+        message.map_or(Next::End, |message| Next::Message(Box::new(message)))
+    }
+
+    /// Looks at the rollouts under way, and does what follows.
+    fn steer(&mut self) {
+        let (now, at) = (Instant::now(), Timestamp::from(SystemTime::now()));
+        let table = self.table.load_full();
+        let looked = self.steering.look(&mut self.desired, &table, now, at);
+        looked.moved.iter().for_each(|route| self.log_weights(route));
+        self.batch.weights_changed |= looked.save || !looked.moved.is_empty();
+        self.batch.touched.merge(looked.touched);
+        if !self.batch.weights_changed {
+            self.rollouts.store(Arc::new(steer::views(&self.desired)));
+        }
+        self.finish_batch();
     }
 
     fn take(&mut self, message: Message) {
@@ -221,6 +272,7 @@ impl Task {
         let changed = match change {
             WeightChange::Set(asked) => self.desired.set_weights(route, &asked, request),
             WeightChange::Undo(to) => self.desired.undo(route, to, request),
+            WeightChange::Rollout(asked) => self.desired.ask_rollout(route, asked, request),
         };
         match (changed, route.parse::<RouteName>()) {
             (Ok(touched), Ok(name)) => {
@@ -291,6 +343,7 @@ impl Task {
         }
         if batch.weights_changed {
             self.saver.save(self.desired.to_saved());
+            self.rollouts.store(Arc::new(steer::views(&self.desired)));
         }
         self.answer(batch.replies);
         if !self.readiness.is_complete() && self.desired.is_complete() {

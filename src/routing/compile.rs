@@ -129,7 +129,7 @@ impl Compiler {
         problems.sort();
         problems.dedup();
         let budget = Arc::clone(&carried.budget);
-        let rollout = weights.and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
+        let rollout = desired.weights(&spec.name).and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
         let evidence = carried.evidence(spec, rollout.map(|rollout| rollout.started));
         self.carried.insert(spec.name.clone(), carried);
         Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, budget, evidence, split }

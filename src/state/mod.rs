@@ -9,7 +9,7 @@ mod revisions;
 pub(crate) mod samples;
 mod saved;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ use revisions::Outcome;
 pub struct Desired {
     routes: Vec<Arc<RouteSpec>>,
     weights: HashMap<RouteName, RouteWeights>,
+    /// The routes with a rollout under way.
+    under_way: BTreeSet<RouteName>,
     retired: BTreeMap<RouteName, Arc<SavedRoute>>,
     cluster: Cluster,
     statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
@@ -173,6 +175,10 @@ impl Desired {
             self.retired.insert(name, weights.saved());
         }
         self.forget_oldest_retired();
+        self.under_way.clear();
+        for spec in &routes {
+            self.note_rollout(&spec.name);
+        }
         self.routes = routes.into_iter().map(Arc::new).collect();
         self.statics = statics;
         (Touched { everything: true, ..Touched::default() }, changed)
@@ -196,6 +202,7 @@ impl Desired {
     ) -> Result<Touched, WeightsError> {
         let (spec, weights) = self.route_mut(route)?;
         let outcome = weights.set(&spec, asked, request)?;
+        self.note_rollout(&spec.name);
         Ok(touched_route(&spec.name, outcome))
     }
 
@@ -211,6 +218,7 @@ impl Desired {
     ) -> Result<Touched, WeightsError> {
         let (spec, weights) = self.route_mut(route)?;
         let outcome = weights.undo(&spec, to, request)?;
+        self.note_rollout(&spec.name);
         Ok(touched_route(&spec.name, outcome))
     }
 
@@ -221,14 +229,42 @@ impl Desired {
     pub fn ask_rollout(&mut self, route: &str, asked: Asked, request: Request) -> Result<Touched, WeightsError> {
         let (spec, weights) = self.route_mut(route)?;
         let outcome = weights.ask(&spec, asked, request)?;
+        self.note_rollout(&spec.name);
         Ok(touched_route(&spec.name, outcome))
     }
 
     /// Makes the transition of a rollout that a verdict or the time brought about.
     pub fn go_on(&mut self, route: &RouteName, transition: &Transition, at: Timestamp) -> Touched {
-        match self.route_mut(route.as_str()) {
-            Ok((spec, weights)) => touched_route(&spec.name, weights.go_on(&spec, transition, at)),
-            Err(_) => Touched::default(),
+        let Ok((spec, weights)) = self.route_mut(route.as_str()) else { return Touched::default() };
+        let outcome = weights.go_on(&spec, transition, at);
+        self.note_rollout(&spec.name);
+        touched_route(&spec.name, outcome)
+    }
+
+    /// The routes with a rollout under way.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<RouteName> {
+        self.under_way.iter().cloned().collect()
+    }
+
+    /// Whether any route has a rollout under way.
+    #[must_use]
+    pub fn has_rollouts(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    /// Whether this route has a rollout under way.
+    #[must_use]
+    pub fn is_under_way(&self, route: &RouteName) -> bool {
+        self.under_way.contains(route)
+    }
+
+    fn note_rollout(&mut self, route: &RouteName) {
+        let active = self.weights.get(route).and_then(RouteWeights::rollout).is_some_and(|r| r.phase.is_active());
+        if active {
+            self.under_way.insert(route.clone());
+        } else {
+            self.under_way.remove(route);
         }
     }
 

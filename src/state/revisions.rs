@@ -129,7 +129,7 @@ pub(super) enum Outcome {
 }
 
 /// The weights of a route in force, and its last revisions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteWeights {
     revision: Revision,
     /// In the order of the spec's versions, stable first; sums to the whole.
