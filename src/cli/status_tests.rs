@@ -44,6 +44,7 @@ fn shop() -> RouteStatus {
             })
             .collect(),
         problems: vec![ProblemNote { message: "bad\u{1b}[2J".to_owned(), remedy: "mend it".to_owned() }],
+        rollout: None,
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::{
     AttemptClass, Counts, Guard, Placement, RolloutStep, Side, Sides, Sighting, Timestamp,
 };
-use crate::rollout::{Asked, AskedError, Judge};
+use crate::rollout::{Asked, AskedError};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 

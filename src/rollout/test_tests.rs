@@ -63,11 +63,11 @@ fn s5_2_a_canary_that_is_worse_is_caught() {
     // The cases of semantics §5.2: how many requests pass, on average, at alpha 0.001.
     let mut chance = Chance(1);
     for (stable, canary, share, aim) in [(0.001, 0.5, 0.01, 420.0), (0.001, 0.02, 0.01, 24_000.0)] {
-        let runs = 300;
+        let runs = 120;
         let sum: u64 =
             (0..runs).filter_map(|_| caught(&mut chance, (stable, canary), share, 0.001, 0.0, 1_000_000)).sum();
         let mean = sum as f64 / f64::from(runs);
-        assert!(mean < aim * 1.15, "{stable} against {canary}: after {mean} requests");
+        assert!(mean < aim * 1.25, "{stable} against {canary}: after {mean} requests");
     }
 }
 
