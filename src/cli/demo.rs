@@ -12,11 +12,13 @@ use super::CliError;
 use super::app::Router;
 use super::client::DEFAULT_ADMIN;
 use super::run::{Signals, start_logs};
+use super::scenario::{self, Scenario};
 
 /// Six v1 pods and one v2 pod on loopback, and the router in front of them.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
   serinus demo
+  serinus demo --scenario bad-canary
   serinus demo --listen 127.0.0.1:9080 --admin 127.0.0.1:9902   # when the ports are taken")]
 pub(super) struct DemoArgs {
     /// Where the router listens.
@@ -25,6 +27,9 @@ pub(super) struct DemoArgs {
     /// Where the admin API listens.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
     admin: config::HostPort,
+    /// Lets a rollout run by itself, with requests, and tells what happens.
+    #[arg(long, value_enum, value_name = "NAME")]
+    scenario: Option<Scenario>,
 }
 
 /// The pods of the demo: as in the README's walk-through, one of seven is the new version.
@@ -59,6 +64,15 @@ pub(super) fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError>
         })?;
         out.write_all(welcome(&router, &file.display().to_string()).as_bytes())?;
         out.flush()?;
+        if let (Some(scenario), Some((_, web)), Some((canary, _))) =
+            (args.scenario, router.listeners().first(), pods.last())
+        {
+            let url = format!("http://{web}/");
+            tokio::select! {
+                played = scenario::play(scenario, &url, router.control(), canary, out) => played?,
+                () = signals.next() => return Ok(()),
+            }
+        }
         signals.next().await;
         tokio::select! {
             _ = router.stop() => {}
@@ -94,6 +108,7 @@ fn config_text(args: &DemoArgs, pods: &[(Testpage, &str)], folder: &Path) -> Str
         "routes:\n  - name: testpage\n    service: default/testpage\n    debugHeaders: true\n    versions:\n      \
          - {name: v1, selector: version!=v2}\n      - {name: v2, selector: version=v2, weight: 0.1}\n",
     );
+    text.push_str(scenario::ROLLOUT);
     text
 }
 
@@ -114,6 +129,7 @@ Try, in another terminal:
   serinus weight testpage v2=30{option}      # and curl again; 0.0001 works as well
   serinus status{option}
   serinus rollout undo testpage{option}      # back
+  serinus rollout start testpage{option}     # 1 %, 10 %, 50 %, 100 %, judged by the requests
 
 Or change the weight in {file}
 (`cargo run -q -- …` in place of `serinus` from a source tree.)

@@ -10,6 +10,7 @@ mod explain;
 mod handover;
 mod limits;
 mod rollout;
+mod scenario;
 mod run;
 mod sockets;
 mod status;

@@ -3,8 +3,10 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::Router;
+use axum::http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -21,6 +23,7 @@ pub struct PodError {
 pub struct Testpage {
     address: SocketAddr,
     serving: JoinHandle<()>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Testpage {
@@ -41,12 +44,31 @@ impl Testpage {
         let listener = bound.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let page: Arc<str> = format!("I am: {}, the version is: {version}\n", address.ip()).into();
-        let pod = Router::new().fallback(move || async move { page.to_string() });
+        let (failing, served) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
+        let fails = Arc::clone(&failing);
+        let answer = move || {
+            let every_second = served.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+            if fails.load(Ordering::Relaxed) && every_second {
+                (StatusCode::INTERNAL_SERVER_ERROR, "out of order\n".to_owned())
+            } else {
+                (StatusCode::OK, page.to_string())
+            }
+        };
+        let answer = Arc::new(answer);
+        let pod = Router::new().fallback(move || {
+            let answered = answer();
+            async move { answered }
+        });
         let serving = tokio::spawn(async move {
             // Accepting goes on whatever a client does; nothing ends it but the drop.
             let _ = axum::serve(listener, pod).await;
         });
-        Ok(Self { address, serving })
+        Ok(Self { address, serving, failing })
+    }
+
+    /// From now on every second answer is a 500, or none is.
+    pub fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
     }
 
     /// Where it listens.
