@@ -86,12 +86,12 @@ pub(super) fn write_weights(route: &RouteStatus, out: &mut dyn Write) -> io::Res
     }
     align_right(&mut table, 1..4);
     write_table(&table, out)?;
+    // What is in force sums to the whole unless something is given to nobody.
+    let in_force: u64 = route.versions.iter().map(|v| u64::from(v.effective_weight.millionths())).sum();
+    let fate = if in_force < u64::from(Share::DENOMINATOR) { "are answered 503" } else { "go to others" };
     for version in route.versions.iter().filter(|v| v.weight > v.effective_weight) {
         let (name, asked) = (plain(&version.name), percent(version.weight));
-        writeln!(
-            out,
-            "note: {name} has no usable pod, so its {asked} go to others (`serinus status` says more)"
-        )?;
+        writeln!(out, "note: {name} has no usable pod, so its {asked} {fate} (`serinus status` says more)")?;
     }
     out.flush()
 }
