@@ -9,6 +9,7 @@ mod authorities;
 mod chooser;
 mod files;
 mod identity;
+mod inspect;
 mod listener;
 mod material;
 mod report;
@@ -21,6 +22,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::{CryptoProvider, ring};
 
 pub use files::FileWatch;
+pub use inspect::{Finding, FindingKind, inspect_authorities, inspect_certificate};
 pub use listener::ListenerCertificates;
 pub use report::{Hindrance, Loaded, Report, TlsErrors};
 pub use store::Store;
