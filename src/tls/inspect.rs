@@ -82,10 +82,14 @@ fn bad(file: &Path, problem: Problem) -> Finding {
 }
 
 fn open(file: &Path) -> Result<Text, Finding> {
-    Text::read(file).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => not_here(file, "not here"),
-        ErrorKind::PermissionDenied => not_here(file, "may not be read by this user"),
-        _ => bad(file, unreadable(file, &error)),
+    Text::read(file).map_err(|error| {
+        if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) {
+            not_here(file, "not here")
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            not_here(file, "may not be read by this user")
+        } else {
+            bad(file, unreadable(file, &error))
+        }
     })
 }
 
