@@ -5,6 +5,7 @@ mod certificates;
 mod check;
 mod client;
 mod demo;
+mod endpoints;
 mod error;
 mod explain;
 mod handover;
