@@ -1,6 +1,7 @@
 //! Every protocol that people use, from a real client through a whole router to a real server.
 
 mod bodies;
+mod drain;
 mod front;
 mod grpc;
 mod http;
