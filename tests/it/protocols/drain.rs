@@ -10,6 +10,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -65,8 +66,8 @@ async fn get(sender: &SendRequest<Bytes>, path: &str) -> ResponseFuture {
     sender.clone().ready().await.unwrap().send_request(request, true).unwrap().0
 }
 
-/// Waits until the client is told to send its requests elsewhere, and gives the word (RFC 9113 §6.8).
-async fn farewell(sender: &SendRequest<Bytes>) -> h2::Error {
+/// Waits until the client is told to send its requests elsewhere, which is no error (RFC 9113 §6.8).
+async fn farewell(sender: &SendRequest<Bytes>) {
     let told = async {
         loop {
             match sender.clone().ready().await {
@@ -75,7 +76,30 @@ async fn farewell(sender: &SendRequest<Bytes>) -> h2::Error {
             }
         }
     };
-    timeout(PATIENCE, told).await.expect("the client is told")
+    let word = timeout(PATIENCE, told).await.expect("the client is told");
+    assert!(word.is_go_away() && word.is_remote(), "{word:?}");
+    assert_eq!(word.reason(), Some(Reason::NO_ERROR), "{word:?}");
+}
+
+/// A router with such a `drain`, in front of a pod that speaks so.
+async fn start(speaks: Speaks, pod: &Pod, drain: &str) -> (Process, TempDir) {
+    let mut plan = Plan::to([pod.address]).top(format!("drain: {{{drain}}}")).top("accessLog: stdout");
+    if speaks == Speaks::Http2 {
+        plan = plan.route("protocol: http2");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("serinus.yaml");
+    std::fs::write(&file, plan.text()).unwrap();
+    (Process::start(&file).await, folder)
+}
+
+/// Waits for the answer to a request that the router gives up on.
+async fn given_up(response: ResponseFuture) {
+    let answer = timeout(PATIENCE, response).await.expect("in time").unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["x-serinus-reason"]),
+        (503, &"drain-timeout".parse().unwrap())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,15 +107,8 @@ async fn s4_5_streams_get_until_drain_timeout_and_are_answered_or_reset_then() {
     for speaks in [Speaks::Http1, Speaks::Http2] {
         let (tell, told) = watch::channel(false);
         let (pod, came) = pod(speaks, told).await;
-        let mut plan = Plan::to([pod.address])
-            .top(format!("drain: {{delay: 0s, timeout: {}s}}", TIMEOUT.as_secs()))
-            .top("accessLog: stdout");
-        if speaks == Speaks::Http2 {
-            plan = plan.route("protocol: http2");
-        }
-        let file = plan.path("serinus.yaml");
-        std::fs::write(&file, plan.text()).unwrap();
-        let process = Process::start(&file).await;
+        let drain = format!("delay: 0s, timeout: {}s", TIMEOUT.as_secs());
+        let (process, _folder) = start(speaks, &pod, &drain).await;
         let (sender, connection) = client(&process).await;
         let [hanging, late, begun] =
             [get(&sender, "/hang").await, get(&sender, "/late").await, get(&sender, "/begun").await];
@@ -103,20 +120,14 @@ async fn s4_5_streams_get_until_drain_timeout_and_are_answered_or_reset_then() {
 
         let since = Instant::now();
         process.signal("TERM");
-        let word = farewell(&sender).await;
-        assert!(word.is_go_away() && word.is_remote(), "{word:?}");
-        assert_eq!(word.reason(), Some(Reason::NO_ERROR), "{word:?}");
+        farewell(&sender).await;
         // What runs goes on: this one is answered after the word, and whole.
         tell.send_replace(true);
         let answer = timeout(PATIENCE, late).await.expect("in time").unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.into_body().data().await.unwrap().unwrap(), "late");
 
-        let answer = timeout(PATIENCE, hanging).await.expect("in time").unwrap();
-        assert_eq!(
-            (answer.status().as_u16(), &answer.headers()["x-serinus-reason"]),
-            (503, &"drain-timeout".parse().unwrap())
-        );
+        given_up(hanging).await;
         let end = timeout(PATIENCE, begun.data()).await.expect("in time").expect("no plain end");
         let reset = end.expect_err("a part is never passed off as the whole");
         assert!(reset.is_reset() && reset.is_remote(), "{reset:?}");
@@ -125,6 +136,22 @@ async fn s4_5_streams_get_until_drain_timeout_and_are_answered_or_reset_then() {
         let _ = timeout(PATIENCE, connection).await.expect("the connection ends");
         check_end(process).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_5_streams_are_told_at_once_to_go_elsewhere_and_a_second_signal_ends_them() {
+    let (_tell, told) = watch::channel(false);
+    let (pod, came) = pod(Speaks::Http1, told).await;
+    // Longer than anything here is waited for.
+    let (process, _folder) = start(Speaks::Http1, &pod, "delay: 90s, timeout: 90s").await;
+    let (sender, _connection) = client(&process).await;
+    let hanging = get(&sender, "/hang").await;
+    eventually("it is at the pod", || (came.load(Ordering::Relaxed) == 1).then_some(())).await;
+    process.signal("TERM");
+    farewell(&sender).await;
+    process.signal("INT");
+    given_up(hanging).await;
+    assert_eq!(process.end(PATIENCE).0.code(), Some(0));
 }
 
 /// The process ended well, and each of the three requests has its line.

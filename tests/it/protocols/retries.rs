@@ -79,9 +79,9 @@ async fn check(requests: usize, retries: &str, granted: usize) {
     }
     let front = plan.start().await;
     let address = front.address();
-    let ask = async move |number: usize| {
-        let answer = Client::new(address).get("a", &format!("/{number}")).await.unwrap();
-        (answer.status, answer.header("x-serinus-reason").to_owned())
+    let ask = async move |number: usize| match Client::new(address).get("a", &format!("/{number}")).await {
+        Ok(answer) => (answer.status, answer.header("x-serinus-reason").to_owned()),
+        Err(error) => (0, error),
     };
     let (told, mut answers) = tokio::sync::mpsc::unbounded_channel();
     for number in 0..requests {
