@@ -416,9 +416,8 @@ fn check_prints_every_error_with_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_runs_and_ends() {
-    // Ports of its own, so that it runs beside others: free ones, found a moment before.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let [web, admin] = [free(), free()].map(|listener| listener.local_addr().unwrap().to_string());
+    // Addresses of its own, so that it runs beside others.
+    let [web, admin] = [18080, 18081].map(|port| format!("{}:{port}", loopback_address()));
     let mut child = Ending(serinus(&["demo", "--listen", &web, "--admin", &admin]).spawn().unwrap());
     let client = |args: &[&str]| {
         let mut command = serinus(args);
