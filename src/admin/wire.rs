@@ -80,7 +80,8 @@ pub struct VersionStatus {
     /// The share asked for, in percent.
     #[schema(value_type = f64, minimum = 0, maximum = 100)]
     pub weight: Share,
-    /// The share in force after versions without a usable pod gave theirs away, in percent.
+    /// The share that its pods get after versions without a usable one gave theirs away, in percent: 0 without a usable pod. Where
+    /// a share is given to nobody (answered 503), those of a route sum to less than 100.
     #[schema(value_type = f64, minimum = 0, maximum = 100)]
     pub effective_weight: Share,
     /// Its part of the route's requests under the revision in force, in percent; null when there were none.

@@ -101,6 +101,7 @@ impl Starting {
             telemetry: Arc::clone(&telemetry),
             begin,
         });
+        control.listens_at(sockets.own_addresses()).await;
         state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
         control.set_problems("state", state_problems).await;
         let mut background: Background = vec![("the control task", control_task)];

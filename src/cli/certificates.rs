@@ -2,14 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
+use crate::config::{ConfigError, NamedFiles};
 use crate::control::Control;
 use crate::kubernetes::{self, SecretNews, WatchEvent};
-use crate::model::{ListenerTls, Problem, RouteSpec, UpstreamTls};
+use crate::model::{CertificateSource, ListenerTls, PemSource, Problem, RouteSpec, UpstreamTls};
 use crate::telemetry::Telemetry;
-use crate::tls::{FileWatch, Hindrance, Loaded, Report, Store};
+use crate::tls::{
+    FileWatch, Finding, FindingKind, Hindrance, Loaded, Report, Store, inspect_authorities,
+    inspect_certificate,
+};
 
 use super::app::Background;
 
@@ -34,6 +39,51 @@ pub(super) async fn load(
         Store::new(listeners.iter().map(|(name, tls)| (name.as_str(), tls)), upstreams.iter())
     });
     Ok(loading.await??)
+}
+
+/// What a look at the files of certificates found.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// What cannot be used.
+    pub(super) errors: Vec<ConfigError>,
+    /// What is not here, or will not last; a line each.
+    pub(super) notes: Vec<String>,
+}
+
+/// Looks at the files that a config names, as far as they are here.
+pub(super) fn look_at_files(files: &[NamedFiles], now: SystemTime) -> Looked {
+    let mut looked = Looked::default();
+    for named in files {
+        let (findings, places) = match named {
+            NamedFiles::Certificate { cert, key } => {
+                let source = CertificateSource::Files { cert: cert.path.clone(), key: key.path.clone() };
+                (inspect_certificate(&source, now), vec![cert, key])
+            }
+            NamedFiles::Authorities(file) => {
+                (inspect_authorities(&PemSource::File(file.path.clone())), vec![file])
+            }
+        };
+        for Finding { file, kind, problem } in findings {
+            let Some(place) = places.iter().find(|place| place.path == file) else { continue };
+            match kind {
+                FindingKind::Bad => looked.errors.push(place.error(&problem.to_string())),
+                FindingKind::Aging => {
+                    looked.notes.push(format!("Warning: {}", place.error(&problem.to_string())));
+                }
+                FindingKind::NotHere => {
+                    // Without the files of a route, only that route lacks something.
+                    let when = if place.field().starts_with("listeners") {
+                        "at its start"
+                    } else {
+                        "for this route"
+                    };
+                    let said = format!("{}: {}; the router needs it {when}", problem.message, file.display());
+                    looked.notes.push(format!("Note: {}", place.error(&said)));
+                }
+            }
+        }
+    }
+    looked
 }
 
 /// What keeps certificates in step with their files and with the cluster, where there is one, and tells of them.

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use crate::config::{self, Discovery, Listener, Settings};
+use crate::config::{self, ConfigErrors, Discovery, Listener, Settings};
 use crate::model::{
     Balance, ClientAuth, Edge, HashKey, MinTls, Moment, Protocol, RouteSpec, Timestamp, Traffic,
 };
@@ -12,6 +13,7 @@ use crate::state::Desired;
 
 use super::CliError;
 use super::app::statics;
+use super::certificates::look_at_files;
 use super::text::{align_right, percent, table, write_table};
 
 /// Validates a config file and prints the routes it compiles to.
@@ -19,6 +21,7 @@ use super::text::{align_right, percent, table, write_table};
 #[command(after_help = "Examples:
   serinus check config/serinus.yaml
 
+Files of certificates that are here are read too; those that are not are only noted.
 On error every error is printed as FILE:LINE:COL: field.path: what is wrong, and the exit status is 1.")]
 pub(super) struct CheckArgs {
     /// The config file.
@@ -31,8 +34,13 @@ pub(super) struct CheckArgs {
 /// # Errors
 /// When it is refused: every reason.
 pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), CliError> {
-    let settings = config::load(&args.file).map_err(|errors| CliError::Failed(errors.to_string()))?;
-    write_routes(&settings, out)?;
+    let loaded = config::load_with_files(&args.file);
+    let (settings, files) = loaded.map_err(|errors| CliError::Failed(errors.to_string()))?;
+    let looked = look_at_files(&files, SystemTime::now());
+    if !looked.errors.is_empty() {
+        return Err(CliError::Failed(ConfigErrors::of(looked.errors).to_string()));
+    }
+    write_routes(&settings, &looked.notes, out)?;
     Ok(())
 }
 
@@ -59,7 +67,7 @@ pub(super) fn schema(out: &mut dyn Write) -> Result<(), CliError> {
     Ok(())
 }
 
-fn write_routes(settings: &Settings, out: &mut dyn Write) -> std::io::Result<()> {
+fn write_routes(settings: &Settings, notes: &[String], out: &mut dyn Write) -> std::io::Result<()> {
     let mut table = table(&["ROUTE", "HOSTS", "PATHS", "VERSION", "WEIGHT", "SERVICE", "SELECTOR"]);
     for route in &settings.routes {
         for (i, (version, (_, weight))) in route.versions.iter().zip(route.weights()).enumerate() {
@@ -100,6 +108,10 @@ fn write_routes(settings: &Settings, out: &mut dyn Write) -> std::io::Result<()>
     for (i, (name, said)) in carried.enumerate() {
         let line_end = if i == 0 { "\n" } else { "" };
         writeln!(out, "{line_end}Route {name}: {said}")?;
+    }
+    for (i, note) in notes.iter().enumerate() {
+        let line_end = if i == 0 { "\n" } else { "" };
+        writeln!(out, "{line_end}{note}")?;
     }
     writeln!(out, "\nThe config is valid: {routes}, {found}.")
 }

@@ -5,6 +5,7 @@ mod certificates;
 mod check;
 mod client;
 mod demo;
+mod endpoints;
 mod error;
 mod explain;
 mod handover;
@@ -74,6 +75,7 @@ enum Command {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    limits::small_pages();
     let cli = Cli::parse();
     // Not locked: while the router runs, the access log's thread writes to it.
     let mut out = std::io::stdout();

@@ -1,11 +1,27 @@
 //! The listening sockets of a router: bound anew, or taken over from the process before.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
 use crate::admin::{self, AdminListener};
 use crate::config::Settings;
 use crate::proxy::{Listener, SharedSocket};
+use crate::state::OwnAddresses;
 use crate::tls;
 
 use super::handover::{GivenSocket, Role, Taking};
+
+/// Some address elsewhere, of each family (RFC 5737, RFC 3849): nothing is ever sent there.
+const OUTSIDE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
+/// The address that this machine has for who is outside: of a pod, its own. To connect a UDP socket sends nothing; the system
+/// only looks for the way.
+fn outward(to: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((to, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
 
 /// The sockets of a router.
 pub(super) struct Sockets {
@@ -48,6 +64,14 @@ impl Sockets {
                 errors.push(error);
                 Err(anyhow::anyhow!(errors.join("\n")))
             }
+        }
+    }
+
+    /// Where this process takes requests.
+    pub(super) fn own_addresses(&self) -> OwnAddresses {
+        OwnAddresses {
+            listeners: self.listeners.iter().map(Listener::address).collect(),
+            machine: OUTSIDE.into_iter().filter_map(outward).collect(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::admin::wire::{ProblemNote, RouteList, RouteStatus, VersionStatus};
 use crate::model::{RouteName, Timestamp};
 
 use super::client::{AdminArgs, Client, route_path};
+use super::endpoints::{ailing, all, write_endpoints};
 use super::error::{CliError, reader_may_leave};
 use super::text::{align_right, or_dash, percent, plain, table, write_table};
 
@@ -115,20 +116,23 @@ fn show(args: &StatusArgs, client: &Client) -> Result<Vec<u8>, CliError> {
         }
         OutputForm::Table if args.route.is_some() => {
             let route: RouteStatus = client.parse(&answer)?;
-            write_routes(std::slice::from_ref(&route), &[], &mut text)?;
+            write_versions(std::slice::from_ref(&route), &mut text)?;
+            write_endpoints(&route, &mut text)?;
+            write_problems(std::slice::from_ref(&route), &[], &mut text)?;
         }
         OutputForm::Table => {
             let list: RouteList = client.parse(&answer)?;
-            write_routes(&list.routes, &list.problems, &mut text)?;
+            write_versions(&list.routes, &mut text)?;
+            write_problems(&list.routes, &list.problems, &mut text)?;
         }
     }
     Ok(text)
 }
 
-/// A line a version, and what is wrong below.
-fn write_routes(routes: &[RouteStatus], problems: &[ProblemNote], out: &mut dyn Write) -> io::Result<()> {
+/// A line a version.
+fn write_versions(routes: &[RouteStatus], out: &mut dyn Write) -> io::Result<()> {
     if routes.is_empty() {
-        writeln!(out, "The config has no routes.")?;
+        writeln!(out, "The config has no routes.")
     } else {
         let header = [
             "ROUTE",
@@ -150,15 +154,11 @@ fn write_routes(routes: &[RouteStatus], problems: &[ProblemNote], out: &mut dyn 
             }
         }
         align_right(&mut table, 2..header.len());
-        write_table(&table, out)?;
+        write_table(&table, out)
     }
-    write_problems(routes, problems, out)
 }
 
 fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 11] {
-    let endpoints = &version.endpoints;
-    let set_aside = endpoints.refused + endpoints.ejected + endpoints.unhealthy;
-    let all = endpoints.ready + endpoints.draining + endpoints.unready + set_aside;
     [
         plain(&route.name),
         plain(&version.name),
@@ -166,7 +166,7 @@ fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 11] {
         percent(version.effective_weight),
         or_dash(version.measured_share, "%"),
         version.requests.to_string(),
-        format!("{}/{all}", endpoints.ready),
+        format!("{}/{}", version.endpoints.ready, all(version)),
         or_dash(version.error_rate, "%"),
         or_dash(version.p50_ms, "ms"),
         or_dash(version.p99_ms, "ms"),
@@ -174,13 +174,14 @@ fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 11] {
     ]
 }
 
+/// What is wrong.
 fn write_problems(routes: &[RouteStatus], problems: &[ProblemNote], out: &mut dyn Write) -> io::Result<()> {
     let of_routes = routes.iter().flat_map(|route| {
         let unassigned = (route.unassigned_count > 0).then(|| unassigned(route));
         let named = move |p: &ProblemNote| {
             (format!("{}: {}", plain(&route.name), plain(&p.message)), plain(&p.remedy))
         };
-        route.problems.iter().map(named).chain(unassigned)
+        route.problems.iter().map(named).chain(ailing(route)).chain(unassigned)
     });
     let general = problems.iter().map(|p| (plain(&p.message), plain(&p.remedy)));
     let all: Vec<_> = general.chain(of_routes).collect();

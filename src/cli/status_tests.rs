@@ -1,7 +1,7 @@
 //! What `serinus status` prints, and how it watches.
 
 use super::*;
-use crate::admin::wire::{EndpointCounts, PathRule, UnassignedEndpoint};
+use crate::admin::wire::{EndpointCounts, EndpointStatus, PathRule, Phase, UnassignedEndpoint};
 
 fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
     VersionStatus {
@@ -19,9 +19,9 @@ fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
             ready,
             draining: 0,
             unready: 0,
-            refused: 1,
-            ejected: 1,
-            unhealthy: 1,
+            refused: 0,
+            ejected: 0,
+            unhealthy: 0,
             addresses: Vec::new(),
         },
     }
@@ -50,7 +50,8 @@ fn shop() -> RouteStatus {
 
 fn text(routes: &[RouteStatus], problems: &[ProblemNote]) -> String {
     let mut out = Vec::new();
-    write_routes(routes, problems, &mut out).unwrap();
+    write_versions(routes, &mut out).unwrap();
+    write_problems(routes, problems, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -61,8 +62,8 @@ fn a_line_a_version_and_the_problems_below() {
         text(&[shop()], &general),
         "\
 ROUTE  VERSION   ASKED  EFFECTIVE  MEASURED  REQUESTS  READY  ERRORS     P50  P99  REVISION
-shop   v1       99.9 %     99.9 %    99.9 %      1234    6/9       -  1.5 ms    -         7
-shop   v2        0.1 %      0.1 %    99.9 %      1234    0/3       -  1.5 ms    -         7
+shop   v1       99.9 %     99.9 %    99.9 %      1234    6/6       -  1.5 ms    -         7
+shop   v2        0.1 %      0.1 %    99.9 %      1234    0/0       -  1.5 ms    -         7
 
 Problems:
   not saved
@@ -74,6 +75,95 @@ labels are awaited), 10.0.0.3:80, 10.0.0.4:80 and 2 more
     -> if they should, let a version's selector match their labels
 "
     );
+}
+
+/// An endpoint in the state of this name, in the pod `web/NAME`.
+fn endpoint(n: u8, state: &str, pod: Option<&str>) -> EndpointStatus {
+    EndpointStatus {
+        address: format!("10.0.0.{n}:80"),
+        pod: pod.map(|name| format!("web/{name}")),
+        phase: match state {
+            "draining" => Phase::Draining,
+            "unready" => Phase::Unready,
+            _ => Phase::Ready,
+        },
+        in_flight: u32::from(n),
+        refused: state == "refused",
+        ejected: state == "ejected",
+        unhealthy: state == "unhealthy",
+    }
+}
+
+/// The route, with these endpoints of v1.
+fn with(endpoints: Vec<EndpointStatus>, unlisted: usize) -> RouteStatus {
+    let mut route =
+        RouteStatus { unassigned_count: 0, unassigned: Vec::new(), problems: Vec::new(), ..shop() };
+    let count = |state: &str| endpoints.iter().filter(|e| super::super::endpoints::state(e) == state).count();
+    let counts = &mut route.versions[0].endpoints;
+    (counts.ready, counts.draining, counts.unready) =
+        (count("ready") + unlisted, count("draining"), count("unready"));
+    (counts.refused, counts.ejected, counts.unhealthy) =
+        (count("refused"), count("ejected"), count("unhealthy"));
+    counts.addresses = endpoints;
+    route
+}
+
+#[test]
+fn the_endpoints_of_a_route_are_listed_with_their_states() {
+    let states = ["ready", "draining", "unready", "refused", "ejected", "unhealthy"];
+    let endpoints =
+        states.iter().zip(1..).map(|(state, n)| endpoint(n, state, (n > 1).then_some("p\u{1b}"))).collect();
+    let mut out = Vec::new();
+    write_endpoints(&with(endpoints, 7), &mut out).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "
+VERSION  ADDRESS      POD          STATE      IN FLIGHT
+v1       10.0.0.1:80  -            ready              1
+v1       10.0.0.2:80  web/p\\u{1b}  draining           2
+v1       10.0.0.3:80  web/p\\u{1b}  unready            3
+v1       10.0.0.4:80  web/p\\u{1b}  refused            4
+v1       10.0.0.5:80  web/p\\u{1b}  ejected            5
+v1       10.0.0.6:80  web/p\\u{1b}  unhealthy          6
+and 7 more of v1
+"
+    );
+    let mut out = Vec::new();
+    write_endpoints(&with(Vec::new(), 0), &mut out).unwrap();
+    assert_eq!(out, b"\nIts versions have no endpoints.\n");
+}
+
+#[test]
+fn problems_name_the_pods_that_get_no_requests() {
+    let lines = |route: &RouteStatus| {
+        let text = text(std::slice::from_ref(route), &[]);
+        text.lines().filter(|l| l.starts_with("  shop:")).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let well = vec![endpoint(1, "ready", Some("a")), endpoint(2, "draining", Some("b"))];
+    assert_eq!(lines(&with(well.clone(), 0)), Vec::<String>::new());
+    let mut some = well;
+    some.extend([endpoint(3, "refused", Some("c")), endpoint(4, "unready", None)]);
+    let route = with(some, 0);
+    let said = "  shop: 2 of the 4 endpoints of v1 are not as they should be: web/c refuses connections, 10.0.0.4:80 is not ready";
+    assert_eq!(lines(&route), [said]);
+    let remedy = text(std::slice::from_ref(&route), &[]);
+    assert!(remedy.contains("-> `serinus status shop` lists each"), "{remedy}");
+    let many: Vec<_> = (0..8).map(|n| endpoint(n, "unhealthy", Some("p"))).collect();
+    let said = lines(&with(many, 0)).remove(0);
+    assert!(
+        said.contains("8 of the 8 endpoints of v1 are") && said.ends_with("checks, and 3 more"),
+        "{said}"
+    );
+    // What a problem of the route names already is not said again; a name that only begins like it is another one.
+    let mut route = with(vec![endpoint(3, "refused", Some("c"))], 0);
+    let problem = |text: &str| vec![ProblemNote { message: text.to_owned(), remedy: String::new() }];
+    route.problems = problem("(its only pod web/c refuses connections)");
+    assert_eq!(lines(&route).len(), 1);
+    route.problems = problem("(its only pod web/c-2 refuses connections)");
+    assert_eq!(lines(&route).len(), 2);
+    let mut route = with(vec![endpoint(3, "refused", None)], 0);
+    route.problems = problem("(its only pod 10.0.0.3:80 refuses connections)");
+    assert_eq!(lines(&route).len(), 1);
 }
 
 #[test]

@@ -67,9 +67,21 @@ pub fn weight(args: &WeightArgs, out: &mut dyn Write) -> Result<(), CliError> {
         }
     }
     let change = WeightsChange { weights, reason: args.reason.clone() };
-    let path = format!("{}/weights", route_path(&args.route));
-    let route: RouteStatus = Client::new(&args.admin)?.send(Method::PUT, &path, &change)?;
-    reader_may_leave(write_weights(&route, out).map_err(CliError::from))
+    let path = route_path(&args.route);
+    let client = Client::new(&args.admin)?;
+    let before: RouteStatus = client.parse(&client.get_text(&path)?)?;
+    let route: RouteStatus = client.send(Method::PUT, &format!("{path}/weights"), &change)?;
+    // What is asked for already is no revision.
+    let unchanged = (before.revision == route.revision).then(|| nothing_changed(&change));
+    let written = unchanged.map_or(Ok(()), |said| writeln!(out, "{said}"));
+    reader_may_leave(written.and_then(|()| write_weights(&route, out)).map_err(CliError::from))
+}
+
+/// `nothing changed: v2 is at 5 % already`.
+fn nothing_changed(change: &WeightsChange) -> String {
+    let at = |(version, share): (&String, &Share)| format!("{} is at {}", plain(version), percent(*share));
+    let all: Vec<_> = change.weights.iter().map(at).collect();
+    format!("nothing changed: {} already", all.join(", "))
 }
 
 /// A route's weights in a few lines.
@@ -86,12 +98,12 @@ pub(super) fn write_weights(route: &RouteStatus, out: &mut dyn Write) -> io::Res
     }
     align_right(&mut table, 1..4);
     write_table(&table, out)?;
+    // What is in force sums to the whole unless something is given to nobody.
+    let in_force: u64 = route.versions.iter().map(|v| u64::from(v.effective_weight.millionths())).sum();
+    let fate = if in_force < u64::from(Share::DENOMINATOR) { "are answered 503" } else { "go to others" };
     for version in route.versions.iter().filter(|v| v.weight > v.effective_weight) {
         let (name, asked) = (plain(&version.name), percent(version.weight));
-        writeln!(
-            out,
-            "note: {name} has no usable pod, so its {asked} go to others (`serinus status` says more)"
-        )?;
+        writeln!(out, "note: {name} has no usable pod, so its {asked} {fate} (`serinus status` says more)")?;
     }
     out.flush()
 }

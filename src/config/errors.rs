@@ -1,6 +1,7 @@
 //! What is wrong with a config file: every error with its place, on one line each.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -40,6 +41,42 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// A file that a config names, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The file.
+    pub path: PathBuf,
+    place: ConfigError,
+}
+
+impl NamedFile {
+    /// The field, like `listeners[0].tls.certificates[0].keyFile`.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        &self.place.path
+    }
+
+    /// Something to say of it, in the same form as what is wrong with the config.
+    #[must_use]
+    pub fn error(&self, message: &str) -> ConfigError {
+        ConfigError { message: one_line(&shorten(message, MAX_MESSAGE)), ..self.place.clone() }
+    }
+}
+
+/// Certificates in files that a config names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedFiles {
+    /// A certificate and its key.
+    Certificate {
+        /// The chain.
+        cert: NamedFile,
+        /// The key.
+        key: NamedFile,
+    },
+    /// Certificates of authorities.
+    Authorities(NamedFile),
+}
+
 /// Everything that is wrong with a config file, in the order of the file; at least one error.
 ///
 /// At most the first 100 are kept; [`Display`](fmt::Display) then ends with the number of the others.
@@ -55,6 +92,12 @@ impl ConfigErrors {
         let mut errors = Errors::new(file);
         errors.add(&Place::WHOLE, message);
         errors.into()
+    }
+
+    /// These errors, of which there must be one; put into the order of the file.
+    #[must_use]
+    pub fn of(found: Vec<ConfigError>) -> Self {
+        Errors { file: "".into(), found, named: Vec::new(), left_out: 0 }.into()
     }
 
     /// The errors, in the order of the file.
@@ -132,16 +175,17 @@ impl Place {
     }
 }
 
-/// Collects errors while a file is read.
+/// Collects errors while a file is read, and the files that it names.
 pub(super) struct Errors {
     file: Arc<str>,
     found: Vec<ConfigError>,
+    named: Vec<NamedFiles>,
     left_out: usize,
 }
 
 impl Errors {
     pub(super) fn new(file: &str) -> Self {
-        Self { file: file.into(), found: Vec::new(), left_out: 0 }
+        Self { file: file.into(), found: Vec::new(), named: Vec::new(), left_out: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -153,19 +197,38 @@ impl Errors {
         self.found.len() > MAX_SHOWN
     }
 
+    /// Notes that the config names these files.
+    pub(super) fn names(&mut self, files: NamedFiles) {
+        self.named.push(files);
+    }
+
+    /// A file that is named at `place`.
+    pub(super) fn file(&self, place: &Place, path: &Path) -> NamedFile {
+        NamedFile { path: path.to_owned(), place: self.error(place, String::new()) }
+    }
+
+    /// The files that the config names, in the order in which they were noted.
+    pub(super) fn into_named(self) -> Vec<NamedFiles> {
+        self.named
+    }
+
+    fn error(&self, place: &Place, message: String) -> ConfigError {
+        ConfigError {
+            file: self.file.clone(),
+            line: place.position.line,
+            column: place.position.column,
+            path: place.path().to_owned(),
+            message,
+        }
+    }
+
     /// Notes that something is wrong at `place`.
     pub(super) fn add(&mut self, place: &Place, message: impl AsRef<str>) {
         if self.found.len() == MAX_COLLECTED {
             self.left_out += 1;
             return;
         }
-        self.found.push(ConfigError {
-            file: self.file.clone(),
-            line: place.position.line,
-            column: place.position.column,
-            path: place.path().to_owned(),
-            message: one_line(&shorten(message.as_ref(), MAX_MESSAGE)),
-        });
+        self.found.push(self.error(place, one_line(&shorten(message.as_ref(), MAX_MESSAGE))));
     }
 }
 

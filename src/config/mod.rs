@@ -26,7 +26,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-pub use errors::{ConfigError, ConfigErrors};
+pub use errors::{ConfigError, ConfigErrors, NamedFile, NamedFiles};
 pub use settings::{
     AccessLog, Admin, Discovery, Drain, HostPort, HostPortError, KubernetesSettings, Listener, Settings,
     StateStore,
@@ -44,6 +44,11 @@ const MAX_BYTES: u64 = 16 << 20;
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str) -> Result<Settings, ConfigErrors> {
+    Ok(parse_with_files(file, text)?.0)
+}
+
+/// The same, with the files of certificates that it names.
+fn parse_with_files(file: &str, text: &str) -> Result<(Settings, Vec<NamedFiles>), ConfigErrors> {
     if text.len() as u64 > MAX_BYTES {
         return Err(too_large(file));
     }
@@ -51,7 +56,7 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, ConfigErrors> {
     let tree = yaml::read(text, &mut errors);
     let read = tree.and_then(|tree| input::read::<file::File>(&tree, Place::top(tree.at), &mut errors));
     match read.and_then(|file| check::settings(&file.value, &mut errors)) {
-        Some(settings) if errors.is_empty() => Ok(settings),
+        Some(settings) if errors.is_empty() => Ok((settings, errors.into_named())),
         Some(_) | None => Err(errors.into()),
     }
 }
@@ -62,6 +67,14 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, ConfigErrors> {
 /// One when it cannot be read, else everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Settings, ConfigErrors> {
     parse(&path.display().to_string(), &load_text(path)?)
+}
+
+/// Reads the config file at `path`, and tells the files of certificates that it names. They are not looked at.
+///
+/// # Errors
+/// The same as of [`load`].
+pub fn load_with_files(path: &Path) -> Result<(Settings, Vec<NamedFiles>), ConfigErrors> {
+    parse_with_files(&path.display().to_string(), &load_text(path)?)
 }
 
 /// The text of the config file at `path`.

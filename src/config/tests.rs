@@ -244,6 +244,40 @@ fn weights_are_exact_and_fit() {
 }
 
 #[test]
+fn a_pod_by_hand_that_is_a_listener_is_refused() {
+    let file = |listener: &str, pod: &str| {
+        format!(
+            "listeners: [{{name: web, address: '{listener}'}}]\ndiscovery:\n  static:\n    a/b:\n    - {{address: '{pod}'}}\n\
+             routes: [{{name: r, service: a/b, versions: [{{name: v1}}]}}]"
+        )
+    };
+    check(
+        &file("0.0.0.0:8080", "127.0.0.1:8080"),
+        &[
+            "5:17: discovery.static[\"a/b\"][0].address: the listener `web` of Serinus itself listens on 0.0.0.0:8080: requests \
+           would come back for ever; write the pod's address",
+        ],
+    );
+    for (listener, pod, refused) in [
+        ("127.0.0.2:8080", "127.0.0.2:8080", true),
+        ("localhost:8080", "127.0.0.1:8080", true),
+        ("[::]:8080", "[::1]:8080", true),
+        ("127.0.0.2:8080", "127.0.0.2:8081", false),
+        ("127.0.0.2:8080", "127.0.0.1:8080", false),
+        ("[::]:8080", "127.0.0.1:8080", false),
+        // Perhaps another machine's, or another one's on this machine.
+        ("0.0.0.0:8080", "10.0.0.1:8080", false),
+        ("0.0.0.0:8080", "127.0.1.1:8080", false),
+        ("127.0.0.1:0", "127.0.0.1:8080", false),
+    ] {
+        assert_eq!(errors(&file(listener, pod)).len(), usize::from(refused), "{listener} {pod}");
+    }
+    // The default listener is one too.
+    let text = file("127.0.0.1:1", "127.0.0.1:8080");
+    assert_eq!(errors(text.split_once('\n').unwrap().1).len(), 1);
+}
+
+#[test]
 fn a_version_that_can_have_no_pod_is_refused() {
     check_route(
         "versions: [{name: a},\n{name: b, selector: x}, {name: c}]",

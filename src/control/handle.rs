@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::rollout::Asked;
 use crate::routing::{Route, RoutingTable};
-use crate::state::{Request, RevisionEntry, SavedState, WeightsError};
+use crate::state::{OwnAddresses, Request, RevisionEntry, SavedState, WeightsError};
 
 use super::readiness::Readiness;
 use super::saver::Saved;
@@ -40,6 +40,8 @@ pub(super) enum Message {
     /// Problems of a whole part of the router, by its name; none when they are gone.
     Problems(&'static str, Vec<Problem>),
     Touched(Vec<ServiceKey>),
+    /// Where this process takes requests.
+    Own(OwnAddresses),
     Weights {
         route: String,
         change: WeightChange,
@@ -190,6 +192,11 @@ impl Control {
     /// The problems of a part of the router, in place of those it had.
     pub async fn set_problems(&self, part: &'static str, problems: Vec<Problem>) {
         self.send(Message::Problems(part, problems)).await;
+    }
+
+    /// This process takes requests there from now on, and is to send none there.
+    pub async fn listens_at(&self, own: OwnAddresses) {
+        self.send(Message::Own(own)).await;
     }
 
     /// Something about the endpoints of these Services is to be looked at again. Never waits.

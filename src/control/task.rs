@@ -234,6 +234,7 @@ impl Task {
                 self.parts.insert(part, problems);
                 self.batch.problems_changed = true;
             }
+            Message::Own(own) => self.batch.touched.merge(self.desired.set_own(own)),
             Message::Touched(services) => self.batch.touched.services.extend(services),
             // One who does not wait for the answer any more needs none.
             Message::Weights { reply, .. } if self.frozen.is_some() => {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -187,19 +188,45 @@ async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
             () = leave.cancelled() => {}
         }
     };
+    // Each stream is a task of its own, and whoever ends what runs at `drain.timeout` knows of the connection's task alone.
+    let cut = CancellationToken::new();
     let serving = serve_http2(link, &client.site.edge, told, |head, mut down| {
-        let (gateway, client) = (Arc::clone(&gateway), Arc::clone(&client));
+        let (gateway, client, cut) = (Arc::clone(&gateway), Arc::clone(&client), cut.clone());
         async move {
             let mut alarm = Alarm::new();
             let mut exchange =
                 Exchange { gateway: &gateway, client: &client, down: &mut down, alarm: &mut alarm };
-            match head {
-                Ok((mut head, length)) => exchange.serve(&mut head, length).await,
-                Err((refused, seen)) => exchange.refuse(refused, &seen).await,
-            }
+            let serving = async {
+                match head {
+                    Ok((mut head, length)) => exchange.serve(&mut head, length).await,
+                    Err((refused, seen)) => exchange.refuse(refused, &seen).await,
+                }
+            };
+            woken_by(&cut, pin!(serving)).await;
         }
     });
-    serving.await;
+    let mut serving = pin!(serving);
+    poll_fn(|cx| {
+        if gateway.is_cut() {
+            cut.cancel();
+        }
+        serving.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// Does as `serving` does, and has it look around when `cut` is said: it is woken then, though nothing has come for it.
+async fn woken_by(cut: &CancellationToken, mut serving: Pin<&mut impl Future<Output = ()>>) {
+    let mut said = pin!(cut.cancelled());
+    let mut asked = false;
+    poll_fn(|cx| {
+        // Asked once: a task has one waker for all its life.
+        if !std::mem::replace(&mut asked, true) {
+            let _ = said.as_mut().poll(cx);
+        }
+        serving.as_mut().poll(cx)
+    })
+    .await;
 }
 
 async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &CancellationToken) {

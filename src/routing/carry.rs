@@ -33,7 +33,9 @@ impl Endpoints {
     fn get(&mut self, found: &ResolvedEndpoint, how: &Manner) -> Arc<Endpoint> {
         let (protocol, tls) = (how.protocol.unwrap_or(found.protocol), how.tls.clone());
         let key = (found.id.clone(), protocol, tls.clone());
-        self.by_key.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+        // Where no uid is told, another name is another pod.
+        let known = self.by_key.get(&key).and_then(Weak::upgrade).filter(|known| known.pod == found.pod);
+        known.unwrap_or_else(|| {
             let endpoint = Arc::new(Endpoint::new(found.id.clone(), found.pod.clone(), protocol, tls));
             self.by_key.insert(key, Arc::downgrade(&endpoint));
             endpoint
@@ -180,7 +182,10 @@ impl CarriedVersion {
         endpoints: &mut Endpoints,
     ) -> Member {
         let key = (found.id.clone(), how.protocol.unwrap_or(found.protocol));
-        let same = |standing: &&Arc<Standing>| standing.endpoint().tls == how.tls;
+        let same = |standing: &&Arc<Standing>| {
+            let endpoint = standing.endpoint();
+            endpoint.tls == how.tls && endpoint.pod == found.pod
+        };
         let standing = match self.standings.get(&key).filter(same) {
             Some(standing) => Arc::clone(standing),
             None => {

@@ -7,18 +7,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::{
-    BackendRef, Generation, HostMatch, Moment, OnEmpty, Problem, RouteName, RouteSpec, Selector, ServiceKey,
-    Share, UpstreamTls, VersionSpec,
+    BackendRef, Generation, HostMatch, Moment, OnEmpty, Problem, RouteName, RouteSpec, ServiceKey, Share,
+    UpstreamTls, VersionSpec,
 };
 use crate::state::{Desired, Resolved, ResolvedEndpoint, Touched};
 
+use super::ailing::{empty_versions, nothing_better, panicking};
 use super::balance::Balancer;
 use super::carry::{CarriedRoute, Endpoints, Manner, Unused};
 use super::matcher::Matcher;
 use super::slow_start::SlowStart;
 use super::split::Split;
-use super::table::{EndpointState, Member, Origin, Route, RoutingTable, Unassigned, Version};
-use super::usable::{Usable, nothing_better, panicking, usable};
+use super::table::{Member, Origin, Route, RoutingTable, Unassigned, Version};
+use super::usable::{Usable, usable};
 
 /// Compiles routing tables, each from the one before.
 #[derive(Debug, Default)]
@@ -109,21 +110,20 @@ impl Compiler {
             .collect();
         let is_usable: Vec<bool> = found.iter().map(|usable| !usable.candidates.is_empty()).collect();
         let heirs = heirs(spec.on_empty, &asked, &is_usable);
-        let effective = effective(&asked, &is_usable, &heirs);
+        let drawn = drawn(&asked, &is_usable, &heirs);
         let known = desired.knows(spec);
         if known {
             problems.extend(empty_versions(spec, &asked, &is_usable, &heirs, &members));
             if last_resort {
-                problems.push(nothing_better(spec, &found));
+                problems.push(nothing_better(spec, &members, &found));
             } else {
-                problems.extend(panicking(spec, &found));
+                problems.extend(panicking(spec, &members, &found));
             }
         }
         let just_up = carried.was_known(known).then_some(now);
-        let versions =
-            versions(spec, &mut carried, members, found, (just_up, now), asked.iter().zip(&effective));
-        // By the shares in force, so that a version that is empty for a while owes nothing when it is back.
-        let weights = effective.iter().map(|share| u64::from(share.millionths())).zip(&carried.places);
+        let versions = versions(spec, &mut carried, members, found, (just_up, now), asked.iter().zip(&drawn));
+        // So that a version that is empty for a while, and gives its share away, owes nothing when it is back.
+        let weights = drawn.iter().map(|share| u64::from(share.millionths())).zip(&carried.places);
         let split =
             Split::new(weights.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
         problems.sort();
@@ -162,31 +162,31 @@ fn versions<'a>(
     shares: impl Iterator<Item = (&'a Share, &'a Share)>,
 ) -> Vec<Version> {
     let mut unused = Unused::new();
-    let version =
-        |((v, (members, usable)), (asked, effective)): ((&VersionSpec, (Vec<Member>, Usable)), _)| {
-            let (asked, effective): (&Share, &Share) = (asked, effective);
-            let carried = carried.versions.entry(v.name.clone()).or_default();
-            carried.settle(&members, &usable, just_up, &mut unused);
-            let Usable { candidates, all_used, .. } = usable;
-            Version {
-                name: v.name.clone(),
-                asked: *asked,
-                effective: *effective,
-                origin: Origin::new(*asked, *effective, Arc::clone(&carried.origin)),
-                begun_before: carried.begun_before,
-                tally: Arc::clone(&carried.tally),
-                balancer: Balancer {
-                    balance: spec.balance.clone(),
-                    turn: Arc::clone(&carried.turn),
-                    ring: carried.ring(&spec.balance, &candidates),
-                    slow_start: SlowStart::of(spec.traffic.slow_start, &candidates, now),
-                    all_used,
-                },
-                outliers: spec.traffic.outliers,
-                members,
-                candidates,
-            }
-        };
+    let version = |((v, (members, usable)), (asked, drawn)): ((&VersionSpec, (Vec<Member>, Usable)), _)| {
+        let (asked, drawn): (&Share, &Share) = (asked, drawn);
+        let carried = carried.versions.entry(v.name.clone()).or_default();
+        carried.settle(&members, &usable, just_up, &mut unused);
+        let Usable { candidates, all_used, .. } = usable;
+        Version {
+            name: v.name.clone(),
+            asked: *asked,
+            effective: if candidates.is_empty() { Share::ZERO } else { *drawn },
+            drawn: *drawn,
+            origin: Origin::new(*asked, *drawn, Arc::clone(&carried.origin)),
+            begun_before: carried.begun_before,
+            tally: Arc::clone(&carried.tally),
+            balancer: Balancer {
+                balance: spec.balance.clone(),
+                turn: Arc::clone(&carried.turn),
+                ring: carried.ring(&spec.balance, &candidates),
+                slow_start: SlowStart::of(spec.traffic.slow_start, &candidates, now),
+                all_used,
+            },
+            outliers: spec.traffic.outliers,
+            members,
+            candidates,
+        }
+    };
     let versions =
         spec.versions.iter().zip(members.into_iter().zip(found)).zip(shares).map(version).collect();
     unused.iter().for_each(|standing| standing.exit());
@@ -272,8 +272,9 @@ fn heirs(on_empty: OnEmpty, asked: &[Share], usable: &[bool]) -> Option<Vec<Shar
     heirs.iter().any(|share| *share > Share::ZERO).then_some(heirs)
 }
 
-/// The shares in force; what is given away in proportion is rounded by the largest remainder, so that the sum stays whole.
-fn effective(asked: &[Share], usable: &[bool], heirs: &Option<Vec<Share>>) -> Vec<Share> {
+/// The shares by which requests are drawn; what is given away in proportion is rounded by the largest remainder, so that the
+/// sum stays whole. A version that is empty keeps its share where it is not given away: those requests are answered 503.
+fn drawn(asked: &[Share], usable: &[bool], heirs: &Option<Vec<Share>>) -> Vec<Share> {
     let Some(heirs) = heirs else { return asked.to_vec() };
     let given: u64 =
         asked.iter().zip(usable).filter(|(_, u)| !**u).map(|(s, _)| u64::from(s.millionths())).sum();
@@ -298,61 +299,6 @@ fn effective(asked: &[Share], usable: &[bool], heirs: &Option<Vec<Share>>) -> Ve
         u32::try_from(share).ok().and_then(Share::from_millionths).unwrap_or(Share::ALL)
     };
     shares.into_iter().map(share).collect()
-}
-
-fn empty_versions(
-    spec: &RouteSpec,
-    asked: &[Share],
-    usable: &[bool],
-    heirs: &Option<Vec<Share>>,
-    members: &[Vec<Member>],
-) -> Vec<Problem> {
-    let heirs: Vec<_> = heirs
-        .iter()
-        .flatten()
-        .zip(&spec.versions)
-        .filter(|(share, _)| **share > Share::ZERO)
-        .map(|(_, version)| version.name.as_str())
-        .collect();
-    let fate = match heirs.as_slice() {
-        [] => "its requests are answered 503".to_owned(),
-        heirs => format!("its share goes to {}", heirs.join(", ")),
-    };
-    spec.versions
-        .iter()
-        .zip(asked.iter().zip(usable).zip(members))
-        .filter(|(_, ((asked, usable), _))| **asked > Share::ZERO && !**usable)
-        .map(|(version, (_, members))| {
-            let pods = why_empty(members, version.selector.as_ref());
-            Problem::new(
-                format!("version {} of route {} has no usable pod ({pods}): {fate}", version.name, spec.name),
-                "check its pods, labels and readiness with `kubectl get pods --show-labels`",
-            )
-        })
-        .collect()
-}
-
-fn why_empty(members: &[Member], selector: Option<&Selector>) -> String {
-    let all = members.len();
-    let count = |state| members.iter().filter(|m| m.state() == state).count();
-    let (unready, refused) = (count(EndpointState::Unready), count(EndpointState::Refused));
-    let others = all - unready - refused;
-    match (all, unready, refused, selector) {
-        (0, _, _, Some(selector)) => format!("no pod of the Service matches `{selector}`"),
-        (0, _, _, None) => "the Service has no pod left for it".to_owned(),
-        (1, 1, _, _) => "its only pod is not ready".to_owned(),
-        (1, _, 1, _) => "its only pod refuses connections".to_owned(),
-        (1, ..) => "its only pod is set aside".to_owned(),
-        (_, unready, _, _) if unready == all => format!("none of its {all} pods is ready"),
-        (_, _, refused, _) if refused == all => format!("all its {all} pods refuse connections"),
-        _ if others == 0 => {
-            format!("of its {all} pods, {unready} not ready and {refused} refusing connections")
-        }
-        _ => format!(
-            "of its {all} pods, {unready} not ready, {refused} refusing connections and {others} ejected or failing \
-             health checks"
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -234,7 +234,7 @@ fn s2_1_draining_pods_only_as_a_last_resort() {
     world.slice("10.0.0.1 a unready, 10.0.0.2 b draining, 10.0.0.3 c unready");
     assert_eq!(world.show(), ["v1 100->100 [10.0.0.2:8080]"]);
     world.slice("10.0.0.2 b dying, 10.0.0.3 c unready");
-    assert_eq!(world.show(), ["v1 100->100 []"]);
+    assert_eq!(world.show(), ["v1 100->0 []"]);
     assert_eq!(world.route("shop").versions[0].members.len(), 2, "they are shown all the same");
 }
 
@@ -318,14 +318,14 @@ fn s2_4_spill_of_an_empty_stable_goes_to_the_others_in_proportion() {
     world.slice("10.0.0.2 b unready, 10.0.0.3 c, 10.0.0.4 d");
     assert_eq!(world.show()[2], "v3 20->100 [10.0.0.3:8080]");
     world.slice("10.0.0.4 d");
-    assert_eq!(world.show(), ["v1 70->70 []", "v2 10->10 []", "v3 20->20 []", "v4 0->0 [10.0.0.4:8080]"]);
+    assert_eq!(world.show(), ["v1 70->0 []", "v2 10->0 []", "v3 20->0 []", "v4 0->0 [10.0.0.4:8080]"]);
 }
 
 #[test]
 fn s2_4_fail_answers_503_for_the_share_of_an_empty_version() {
     let route = format!("{SHOP} !fail");
     let world = World::with(&route, "10.0.0.1 a", "a");
-    assert_eq!(world.show(), ["v1 90->90 [10.0.0.1:8080]", "v2 10->10 []"]);
+    assert_eq!(world.show(), ["v1 90->90 [10.0.0.1:8080]", "v2 10->0 []"]);
     assert_eq!(world.requests(1_000), counts(&[("v1 by weight", 900), ("v2 by weight", 100)]));
     let empty = &world.route("shop").versions[1];
     assert!(empty.pick(None, Moment::default(), |_| false, || 0).is_none());
@@ -355,7 +355,7 @@ fn s3_3_off_by_less_than_one_though_versions_come_and_go() {
         }
         for _ in 0..rng.u8(0..30) {
             let route = world.route("shop");
-            due += i64::from(route.versions[1].effective.millionths());
+            due += i64::from(route.versions[1].drawn.millionths());
             let choice = route.choose(|| rng.u64(..)).unwrap();
             got += if choice.version == 1 { 1_000_000 } else { 0 };
             assert!((due - got).abs() < 1_000_000, "due {due}, got {got} millionths");
@@ -375,7 +375,7 @@ fn s3_3_off_by_less_than_one_though_stable_and_canary_change_roles() {
         for _ in 0..rng.u8(0..10) {
             let route = world.route("shop");
             let v2 = route.versions.iter().position(|v| v.name.as_str() == "v2").unwrap();
-            due += i64::from(route.versions[v2].effective.millionths());
+            due += i64::from(route.versions[v2].drawn.millionths());
             let choice = route.choose(|| rng.u64(..)).unwrap();
             got += if choice.version == v2 { 1_000_000 } else { 0 };
             assert!((due - got).abs() < 1_000_000, "due {due}, got {got} millionths");
@@ -491,42 +491,72 @@ fn i2_a_bad_route_costs_only_itself() {
 #[test]
 fn the_wording_of_empty_versions() {
     let mut world = World::with(SHOP, "10.0.0.1 a, 10.0.0.2 b unready", "a, b");
-    let remedy = "check its pods, labels and readiness with `kubectl get pods --show-labels`";
     let empty = "version v2 of route shop has no usable pod";
+    let told = |world: &World| match world.route("shop").problems.as_slice() {
+        [] => ("no problem".to_owned(), String::new()),
+        [problem] => (problem.message.clone(), problem.remedy.clone()),
+        more => panic!("{more:?}"),
+    };
+    let (message, remedy) = told(&world);
     assert_eq!(
-        world.problems(),
-        [format!("{empty} (no pod of the Service matches `version=v2`): its share goes to v1: {remedy}")]
+        message,
+        format!("{empty} (no pod of the Service matches `version=v2`): its share goes to v1")
     );
+    assert!(remedy.contains("kubectl get pods --show-labels"), "{remedy}");
     world.hear([ClusterChange::PodApplied(pod("b", "version=v2"))]);
-    assert_eq!(
-        world.problems(),
-        [format!("{empty} (its only pod is not ready): its share goes to v1: {remedy}")]
-    );
+    let (message, remedy) = told(&world);
+    assert_eq!(message, format!("{empty} (its only pod web/b is not ready): its share goes to v1"));
+    assert!(remedy.contains("readiness probe") && !remedy.contains("listens"), "{remedy}");
     world.slice("10.0.0.1 a, 10.0.0.2 b, 10.0.0.3 c unready");
     world.hear([ClusterChange::PodApplied(pod("c", "version=v2"))]);
-    assert_eq!(world.problems(), Vec::<String>::new());
+    assert_eq!(told(&world).0, "no problem");
     world.refuse("10.0.0.2:8080");
+    let (message, remedy) = told(&world);
     assert_eq!(
-        world.problems(),
-        [format!(
-            "{empty} (of its 2 pods, 1 not ready and 1 refusing connections): its share goes to v1: {remedy}"
-        )]
+        message,
+        format!(
+            "{empty} (of its 2 pods web/c is not ready; web/b refuses connections): its share goes to v1"
+        )
     );
+    assert!(remedy.contains("readiness probe") && remedy.contains("listens on the port"), "{remedy}");
     world.slice("10.0.0.1 a, 10.0.0.2 b");
     world.refuse("10.0.0.2:8080");
-    assert_eq!(
-        world.problems(),
-        [format!("{empty} (its only pod refuses connections): its share goes to v1: {remedy}")]
-    );
+    let (message, remedy) = told(&world);
+    assert_eq!(message, format!("{empty} (its only pod web/b refuses connections): its share goes to v1"));
+    assert!(remedy.contains("listens on the port") && !remedy.contains("readiness"), "{remedy}");
     world.weights("shop", &[("v2", "0")]);
-    assert_eq!(world.problems(), Vec::<String>::new(), "nobody asked for it");
+    assert_eq!(told(&world).0, "no problem", "nobody asked for it");
     world.routes(&[&format!("{SHOP} !fail")]);
     world.weights("shop", &[("v2", "10")]);
     world.slice("10.0.0.1 a, 10.0.0.2 b unready, 10.0.0.3 c unready");
     assert_eq!(
-        world.problems(),
-        [format!("{empty} (none of its 2 pods is ready): its requests are answered 503: {remedy}")]
+        told(&world).0,
+        format!("{empty} (none of its 2 pods is ready: web/b and web/c): its requests are answered 503")
     );
+    world.slice("10.0.0.1 a, 10.0.0.2 b unready, 10.0.0.3 c unready, 10.0.0.4 d unready, 10.0.0.5 e unready");
+    world.hear(["d", "e"].map(|name| ClusterChange::PodApplied(pod(name, "version=v2"))));
+    assert!(
+        told(&world).0.contains("none of its 4 pods is ready: web/b, web/c and 2 more"),
+        "{:?}",
+        told(&world)
+    );
+}
+
+#[test]
+fn s2_4_what_is_answered_503_is_no_share_in_force() {
+    // Nobody may have what stable cannot take: that canary has no weight.
+    let mut world = World::with(
+        "shop svc v1?version!=v2 v2=0?version=v2",
+        "10.0.0.1 a unready, 10.0.0.2 b",
+        "a, b version=v2",
+    );
+    assert_eq!(world.show(), ["v1 100->0 []", "v2 0->0 [10.0.0.2:8080]"]);
+    assert_eq!(world.requests(10), counts(&[("v1 by weight", 10)]), "they are drawn, and answered 503");
+    let told = "version v1 of route shop has no usable pod (its only pod web/a is not ready): its requests are answered \
+                503, for v2 has no weight that would let it have them";
+    assert_eq!(world.route("shop").problems[0].message, told);
+    world.weights("shop", &[("v2", "1")]);
+    assert_eq!(world.show(), ["v1 99->0 []", "v2 1->100 [10.0.0.2:8080]"]);
 }
 
 #[test]
@@ -640,14 +670,16 @@ proptest! {
             let scratch = Compiler::default().compile(&world.desired, &everything, world.now);
             prop_assert_eq!(content(&world.table), content(&scratch));
             for route in world.table.routes() {
-                let sum: u32 = route.versions.iter().map(|v| v.effective.millionths()).sum();
+                let sum: u32 = route.versions.iter().map(|v| v.drawn.millionths()).sum();
                 prop_assert_eq!(sum, 1_000_000);
+                let in_force = |v: &Version| if v.candidates().is_empty() { Share::ZERO } else { v.drawn };
+                prop_assert!(route.versions.iter().all(|v| v.effective == in_force(v)));
             }
         }
     }
 
     #[test]
-    fn s2_4_shares_in_force_sum_to_a_million(
+    fn s2_4_shares_that_are_drawn_sum_to_a_million(
         asked in proptest::collection::vec((0..=1_000_000_u32, any::<bool>()), 1..8),
         fail in any::<bool>(),
     ) {
@@ -660,27 +692,27 @@ proptest! {
         let usable: Vec<bool> = asked.iter().map(|(_, usable)| *usable).collect();
         let on_empty = if fail { OnEmpty::Fail } else { OnEmpty::Spill };
         let heirs = heirs(on_empty, &shares, &usable);
-        let effective = effective(&shares, &usable, &heirs);
-        prop_assert_eq!(effective.iter().map(|s| s.millionths()).sum::<u32>(), 1_000_000);
+        let drawn = drawn(&shares, &usable, &heirs);
+        prop_assert_eq!(drawn.iter().map(|s| s.millionths()).sum::<u32>(), 1_000_000);
         match heirs {
             None => {
                 let someone = shares.iter().zip(&usable).any(|(s, u)| *u && *s > Share::ZERO) || usable[0];
                 prop_assert!(fail || !someone);
-                prop_assert_eq!(effective, shares);
+                prop_assert_eq!(drawn, shares);
             }
             Some(_) => {
-                for ((asked, effective), usable) in shares.iter().zip(&effective).zip(&usable) {
+                for ((asked, drawn), usable) in shares.iter().zip(&drawn).zip(&usable) {
                     if *usable {
-                        prop_assert!(effective >= asked);
+                        prop_assert!(drawn >= asked);
                     } else {
-                        prop_assert_eq!(*effective, Share::ZERO);
+                        prop_assert_eq!(*drawn, Share::ZERO);
                     }
                 }
                 // In proportion: within a millionth of the exact part.
                 let own: u64 = shares.iter().zip(&usable).filter(|(_, u)| **u).map(|(s, _)| u64::from(s.millionths())).sum();
-                for (asked, effective) in shares.iter().zip(&effective).zip(&usable).filter(|(_, u)| **u && !usable[0]).map(|(s, _)| s) {
+                for (asked, drawn) in shares.iter().zip(&drawn).zip(&usable).filter(|(_, u)| **u && !usable[0]).map(|(s, _)| s) {
                     let exact = u64::from(asked.millionths()) * 1_000_000 / own.max(1);
-                    prop_assert!(exact.abs_diff(u64::from(effective.millionths())) <= 1);
+                    prop_assert!(exact.abs_diff(u64::from(drawn.millionths())) <= 1);
                 }
             }
         }
@@ -699,7 +731,7 @@ fn endpoints_that_no_table_has_are_forgotten() {
     }
     assert!(world.compiler.endpoints.len() <= 200, "{}", world.compiler.endpoints.len());
     world.hear([ClusterChange::Slices(web(), vec![])]);
-    assert_eq!(world.show(), ["v1 100->100 []"]);
+    assert_eq!(world.show(), ["v1 100->0 []"]);
 }
 
 #[test]

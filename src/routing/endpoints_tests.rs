@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{FailureKind, HashKey, HealthCheck, SetAsideReason, UpstreamTls};
+use crate::routing::EndpointState;
 use crate::routing::{AttemptOutcome, Connections, Endpoint, Standing, hash_key};
 
 /// What an attempt on an endpoint of `shop` came to, so many times.
@@ -156,7 +157,16 @@ fn s2_5_health_checks_may_empty_a_version_where_most_is_100() {
     world.standing("10.0.0.2:8080").set_unhealthy(true);
     world.again();
     assert_eq!(world.show(), ["v1 90->100 [10.0.0.1:8080]", "v2 10->0 []"]);
-    assert!(world.problems()[0].contains("its only pod is set aside"), "{:?}", world.problems());
+    let told = |world: &World, what: &str, remedy: &str| {
+        let problem = &world.route("shop").problems[0];
+        assert!(problem.message.contains(what) && problem.remedy.contains(remedy), "{problem:?}");
+        assert!(!problem.remedy.contains("listens on the port"), "nobody refused a connection: {problem:?}");
+    };
+    told(
+        &world,
+        "(its only pod web/b fails its health checks): its share goes to v1",
+        "GET / of `healthCheck`",
+    );
     world.standing("10.0.0.1:8080").set_unhealthy(true);
     world.again();
     assert_eq!(
@@ -164,14 +174,18 @@ fn s2_5_health_checks_may_empty_a_version_where_most_is_100() {
         ["v1 90->90 [10.0.0.1:8080]", "v2 10->10 [10.0.0.2:8080]"],
         "rather any than none"
     );
-    assert!(
-        world.problems()[0].starts_with("every pod of route shop is set aside"),
-        "{:?}",
-        world.problems()
+    told(
+        &world,
+        "every pod of route shop fails its health checks (web/a and web/b): requests are sent",
+        "`healthCheck`",
     );
     world.traffic(&[SHOP], |spec| check(spec, 50));
     assert_eq!(world.show(), ["v1 90->90 [10.0.0.1:8080]", "v2 10->10 [10.0.0.2:8080]"]);
-    assert!(world.problems()[0].starts_with("more than 50 %"), "{:?}", world.problems());
+    told(
+        &world,
+        "more than 50 % of the pods of version v1 of route shop are set aside (web/a fails its",
+        "`healthCheck`",
+    );
     world.traffic(&[SHOP], |_| ());
     assert_eq!(world.problems(), Vec::<String>::new(), "nothing is unhealthy without health checks");
 }

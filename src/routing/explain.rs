@@ -81,20 +81,23 @@ impl Route {
     fn explain(&self) -> Explanation {
         let mut why = Vec::new();
         for version in &self.versions {
-            let (name, asked, effective) = (&version.name, version.asked, version.effective);
-            why.push(match (asked == effective, version.candidates.len()) {
+            let (name, asked, drawn) = (&version.name, version.asked, version.drawn);
+            why.push(match (asked == drawn, version.candidates.len()) {
                 _ if !self.known => format!("version `{name}`: {asked} % by weight; its pods are not known"),
+                (true, 0) if asked > Share::ZERO => {
+                    format!("version `{name}`: {asked} % by weight, and no usable pod: answered 503")
+                }
                 (true, n) => format!("version `{name}`: {asked} % by weight, among {}", endpoints(n)),
                 (false, 0) => format!("version `{name}`: {asked} % by weight, but it has no usable pod: given away"),
                 (false, n) => format!(
-                    "version `{name}`: {asked} % by weight, {effective} % with the share of versions without pods, \
+                    "version `{name}`: {asked} % by weight, {drawn} % with the share of versions without pods, \
                      among {}",
                     endpoints(n)
                 ),
             });
         }
         why.extend(self.problems.iter().map(ToString::to_string));
-        let possible = |v: &&super::Version| v.effective > Share::ZERO;
+        let possible = |v: &&super::Version| v.drawn > Share::ZERO;
         let versions: Vec<_> = self.versions.iter().filter(possible).collect();
         let only = match versions.as_slice() {
             [only] => Some(*only),
@@ -117,7 +120,7 @@ impl Route {
                 .into_iter()
                 .map(|v| VersionOdds {
                     name: v.name.clone(),
-                    percent: v.effective,
+                    percent: v.drawn,
                     endpoints: v
                         .candidates
                         .iter()

@@ -4,6 +4,7 @@
 //! known of endpoints) is kept in `Arc`s that the [`Compiler`] carries from table to table by identity. Time and chance are
 //! arguments.
 
+mod ailing;
 mod balance;
 mod budget;
 mod carry;

@@ -72,7 +72,7 @@ pub struct Route {
     pub budget: Arc<RetryBudget>,
     /// What its rollout is judged by, while one is under way.
     pub evidence: Option<Arc<Evidence>>,
-    /// By the shares in force.
+    /// By the shares that are drawn.
     pub(super) split: Split,
 }
 
@@ -128,8 +128,11 @@ pub struct Version {
     pub name: VersionName,
     /// The share asked for.
     pub asked: Share,
-    /// The share in force, after versions without a usable endpoint gave theirs away.
+    /// The share that its endpoints get, after versions without a usable one gave theirs away; none where it has no usable
+    /// one: what is not given away then is answered 503, and the shares sum to less than the whole.
     pub effective: Share,
+    /// The share by which requests are drawn: also those that are answered 503. They sum to the whole.
+    pub(super) drawn: Share,
     /// What is counted of it.
     pub tally: Arc<Tally>,
     /// All its endpoints, whatever their state.
@@ -151,9 +154,9 @@ impl Origin {
     const OWN: usize = 0;
     const INHERITED: usize = 1;
 
-    pub(super) fn new(asked: Share, effective: Share, place: Arc<Place>) -> Self {
-        let own = asked.min(effective).millionths();
-        let inherited = effective.millionths() - own;
+    pub(super) fn new(asked: Share, drawn: Share, place: Arc<Place>) -> Self {
+        let own = asked.min(drawn).millionths();
+        let inherited = drawn.millionths() - own;
         // The last one needs no place.
         Self(Split::new([
             (Self::OWN, u64::from(own), place),

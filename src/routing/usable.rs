@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{EndpointPhase, Problem, RouteSpec, Traffic};
+use crate::model::{EndpointPhase, Traffic};
 
 use super::Standing;
 use super::table::{EndpointState, Member};
@@ -69,39 +69,4 @@ fn of_version(members: &[Member], traffic: &Traffic) -> Usable {
 
 fn standings<'a>(members: impl Iterator<Item = &'a Member>) -> impl Iterator<Item = Arc<Standing>> {
     members.map(|m| Arc::clone(&m.standing))
-}
-
-/// Those versions whose endpoints are all used because too many are set aside.
-pub(super) fn panicking(spec: &RouteSpec, usable: &[Usable]) -> impl Iterator<Item = Problem> {
-    let most = spec.traffic.outliers.most;
-    let versions = spec.versions.iter().zip(usable).filter(|(_, usable)| usable.all_used);
-    versions.map(move |(version, _)| {
-        Problem::new(
-            format!(
-                "more than {most} % of the pods of version {} of route {} are set aside (ejected, failing health \
-                 checks, or refusing connections): all that take connections are used all the same",
-                version.name, spec.name
-            ),
-            "see why they fail (`serinus status -o json` shows the state of each, kubectl logs); if they are well, \
-             `outliers` or `healthCheck` ask too much of them",
-        )
-    })
-}
-
-/// Nothing in the whole route is usable, and what there is is used all the same.
-pub(super) fn nothing_better(spec: &RouteSpec, usable: &[Usable]) -> Problem {
-    let mut used = usable.iter().flat_map(|usable| &usable.candidates);
-    let what = if used.all(|standing| standing.endpoint().is_refused()) {
-        "refused its last connection"
-    } else {
-        "is set aside (ejected, failing health checks, or refusing connections)"
-    };
-    Problem::new(
-        format!(
-            "every pod of route {} {what}: requests are tried on them all the same, and answered 502 while none takes \
-             them",
-            spec.name
-        ),
-        "see whether the application listens on the port that the Service names (kubectl logs, kubectl describe pod)",
-    )
 }

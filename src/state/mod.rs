@@ -3,6 +3,7 @@
 //! CORE: plain synchronous methods; time is an argument. One task owns a [`Desired`] (`control`); nothing here is shared.
 
 mod cluster;
+mod own;
 mod resolve;
 mod revisions;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::model::{
 use crate::rollout::{Asked, Rollout, Transition};
 
 pub use cluster::Cluster;
+pub use own::OwnAddresses;
 pub use resolve::{Resolved, ResolvedEndpoint};
 pub use revisions::{RevisionEntry, RouteWeights, Source, WeightsError};
 pub use saved::{SAVED_FORMAT, SavedRoute, SavedState};
@@ -35,6 +37,7 @@ pub struct Desired {
     retired: BTreeMap<RouteName, Arc<SavedRoute>>,
     cluster: Cluster,
     statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
+    own: OwnAddresses,
 }
 
 /// What a change touched, so that a compile looks at nothing else.
@@ -119,13 +122,21 @@ impl Desired {
         &self.cluster
     }
 
-    /// The endpoints of a backend, from hand-given pods or from the cluster.
+    /// The endpoints of a backend, from hand-given pods or from the cluster; without Serinus itself.
     #[must_use]
     pub fn resolve(&self, backend: &BackendRef) -> Resolved {
-        match &self.statics {
+        let mut resolved = match &self.statics {
             Some(statics) => resolve::from_statics(statics, backend),
             None => self.cluster.resolve(backend),
-        }
+        };
+        self.own.leave_out(backend, &mut resolved);
+        resolved
+    }
+
+    /// Where Serinus itself takes requests: it sends none there.
+    pub fn set_own(&mut self, own: OwnAddresses) -> Touched {
+        self.own = own;
+        Touched { everything: true, ..Touched::default() }
     }
 
     /// Whether everything that the routes need is known (`/readyz`).

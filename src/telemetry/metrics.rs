@@ -33,7 +33,7 @@ pub const WEIGHT: Name = Name("serinus_version_weight_ratio", "The share asked f
 /// `serinus_version_effective_weight_ratio`: route, version.
 pub const EFFECTIVE_WEIGHT: Name = Name(
     "serinus_version_effective_weight_ratio",
-    "The share in force after versions without pods gave theirs away.",
+    "The share that its pods get after versions without a usable one gave theirs away: 0 without a usable pod.",
 );
 /// `serinus_endpoints`: route, version, state.
 pub const ENDPOINTS: Name = Name("serinus_endpoints", "Endpoints of a version, by state.");

@@ -77,13 +77,14 @@ impl Identity {
 }
 
 /// What a leaf says of itself.
-struct Facts {
+pub(super) struct Facts {
     names: Vec<String>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
 
-fn read_chain(text: &Text) -> Result<(Vec<CertificateDer<'static>>, Facts), Vec<Problem>> {
+/// A chain, leaf first, and what the leaf says of itself.
+pub(super) fn read_chain(text: &Text) -> Result<(Vec<CertificateDer<'static>>, Facts), Vec<Problem>> {
     let place = &text.place;
     let mut chain = Vec::new();
     let mut problems = Vec::new();
@@ -124,7 +125,8 @@ pub(super) fn certificates(text: &Text) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-fn read_key(text: &Text) -> Result<PrivateKeyDer<'static>, Problem> {
+/// The private key in a text.
+pub(super) fn read_key(text: &Text) -> Result<PrivateKeyDer<'static>, Problem> {
     let place = &text.place;
     // Nothing of what was read may be in a message here: it is a key.
     PrivateKeyDer::from_pem_slice(&text.bytes).map_err(|_| {

@@ -9,6 +9,7 @@ mod authorities;
 mod chooser;
 mod files;
 mod identity;
+mod inspect;
 mod listener;
 mod material;
 mod refusal;
@@ -22,6 +23,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::{CryptoProvider, ring};
 
 pub use files::FileWatch;
+pub use inspect::{Finding, FindingKind, inspect_authorities, inspect_certificate};
 pub use listener::ListenerCertificates;
 pub use refusal::{BEGIN, explain_refusal};
 pub use report::{Hindrance, Loaded, Report, TlsErrors};

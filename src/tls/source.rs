@@ -65,14 +65,12 @@ pub(super) struct Text {
 impl Text {
     /// What is in a file.
     pub(super) fn of_file(path: &Path) -> Result<Self, Problem> {
-        let place = path.display().to_string();
-        match read(path) {
-            Ok(bytes) => Ok(Self { place, bytes }),
-            Err(error) => Err(Problem::new(
-                format!("the file {place} cannot be read: {error}"),
-                "check the path, the mount and the rights of the user that Serinus runs as",
-            )),
-        }
+        Self::read(path).map_err(|error| unreadable(path, &error))
+    }
+
+    /// The same, with the system's own error.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        Ok(Self { place: path.display().to_string(), bytes: read(path)? })
     }
 
     /// What a Secret has under a name; `of` picks it.
@@ -94,6 +92,14 @@ impl Text {
             )),
         }
     }
+}
+
+/// That a file cannot be read, and why.
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(
+        format!("the file {} cannot be read: {error}", path.display()),
+        "check the path, the mount and the rights of the user that Serinus runs as",
+    )
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {

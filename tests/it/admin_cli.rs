@@ -76,6 +76,10 @@ async fn status_in_every_form() {
     assert!(!table.contains('\u{1b}'), "no colours off a terminal: {table}");
     let one = router.run("status shop").await.unwrap();
     assert!(one.contains("shop") && !one.contains("blog"), "{one}");
+    let endpoints: Vec<Vec<&str>> = one.lines().skip(5).map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(endpoints[0], ["VERSION", "ADDRESS", "POD", "STATE", "IN", "FLIGHT"], "{one}");
+    assert_eq!(endpoints[1], ["v1", "127.0.1.1:8001", "-", "ready", "0"], "{one}");
+    assert_eq!(endpoints[7], ["v2", "127.0.1.1:8007", "-", "ready", "0"], "{one}");
 
     let json = router.run("status shop -o json").await.unwrap();
     assert_eq!(json.trim_end(), router.get("/api/v1/routes/shop").await.body);
@@ -96,7 +100,11 @@ async fn weight_history_and_undo() {
     let lines: Vec<&str> = changed.lines().collect();
     assert_eq!(lines[0], "route shop is at revision 2");
     assert_eq!(lines[2].split_whitespace().collect::<Vec<_>>(), ["v1", "69.9999", "%", "70", "%", "6"]);
-    assert!(changed.contains("note: v3 has no usable pod"), "{changed}");
+    assert!(changed.contains("note: v3 has no usable pod, so its 0.0001 % go to others"), "{changed}");
+    let unchanged = router.run("weight shop v3=0.0001 v2=30").await.unwrap();
+    let lines: Vec<&str> = unchanged.lines().collect();
+    assert_eq!(lines[0], "nothing changed: v2 is at 30 %, v3 is at 0.0001 % already");
+    assert_eq!(lines[1], "route shop is at revision 2", "no revision of its own");
 
     let history = router.run("rollout history shop").await.unwrap();
     let lines: Vec<&str> = history.lines().collect();

@@ -15,9 +15,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::support::cluster::loopback_address;
 use crate::support::eventually;
 use crate::support::http::Client;
-use crate::support::stack::start_router;
+use crate::support::stack::{POD_PORT, start_router};
 use crate::support::upstream::Upstream;
 
 /// A config with one route to one pod.
@@ -113,7 +114,7 @@ async fn s4_5_a_connection_taken_at_the_last_moment_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s2_2_an_endpoint_that_nobody_would_probe_is_not_set_aside() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = (loopback_address(), POD_PORT).into();
     let (router, _folder) = router(nobody).await;
     // A second gateway on the same table, of whose endpoints that are set aside nobody hears.
     let (set_aside, _) = mpsc::channel(1);

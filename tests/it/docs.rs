@@ -76,7 +76,7 @@ fn the_tests_of_the_faults_page_exist() {
             let (module, test) = name.rsplit_once("::").unwrap();
             let file = match module.strip_suffix("::tests") {
                 Some(room) => top().join("src").join(room).join("tests.rs"),
-                None => top().join("tests/it").join(format!("{module}.rs")),
+                None => top().join("tests/it").join(format!("{}.rs", module.replace("::", "/"))),
             };
             !fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("fn {test}()")))
         })

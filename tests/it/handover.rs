@@ -278,7 +278,7 @@ async fn sockets_follow_the_new_config() {
     let place = Place::new(Duration::ZERO, "drain: {delay: 0s, timeout: 5s}").await;
     let first = place.start().await;
     // By another name it is still the same socket, and the admin API moves.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = SocketAddr::new(loopback_address(), 18081);
     let text = fs::read_to_string(place.path("serinus.yaml")).unwrap();
     let text =
         text.replace("name: web, address: '127.0.0.1:0'", &format!("name: shop, address: '{}'", first.web));

@@ -29,6 +29,8 @@ mod process;
 #[cfg(test)]
 mod process_faults;
 #[cfg(test)]
+mod process_memory;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod real_cluster;

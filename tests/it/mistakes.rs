@@ -10,6 +10,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use crate::support::certificates::Authority;
 use crate::support::process::{Process, Said, say, serinus};
 
 const REFERENCE: &str = include_str!("../../docs/errors.md");
@@ -165,6 +166,68 @@ fn bad_starts_say_what_the_reference_says() {
     compare("starts", &printed);
 }
 
+/// Files of certificates that do not go together, and a config that names them: `tls.yaml`.
+fn certificates(folder: &Path) {
+    let authority = Authority::new("a");
+    let (one, other) = (authority.issue(&["shop.example.com"]), authority.issue(&["shop.example.com"]));
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    write("tls.crt", &one.chain);
+    write("tls.key", &other.key);
+    write("ca.crt", "not yet");
+    let tls = "certificates: [{certFile: tls.crt, keyFile: tls.key}], clientCertificates: {caFile: none.crt}";
+    write(
+        "tls.yaml",
+        &format!(
+            "listeners:\n- {{name: web, address: '127.0.0.1:0', tls: {{{tls}}}}}\nroutes:\n- name: shop\n  \
+             service: web/shop\n  upstreamTls: {{caFile: ca.crt}}\n  versions: [{{name: v1}}]\n"
+        ),
+    );
+}
+
+/// `serinus check` says what `serinus run` would say of a listener's files, and lets those pass that are not here.
+#[test]
+fn a_check_looks_at_the_certificates_that_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let check = || {
+        let mut command = serinus(&["check", "tls.yaml"]);
+        command.current_dir(folder.path());
+        say(command)
+    };
+    assert_eq!(check().code, Some(1));
+    let authority = Authority::new("a");
+    let issued = authority.issue(&["shop.example.com"]);
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("tls.crt", &issued.chain);
+    write("tls.key", &issued.key);
+    fs::remove_file(folder.path().join("ca.crt")).unwrap();
+    let said = check();
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    let notes: Vec<_> = said.out.lines().filter(|line| line.starts_with("Note: ")).collect();
+    assert_eq!(
+        notes,
+        [
+            "Note: tls.yaml:2:129: listeners[0].tls.clientCertificates.caFile: not here: none.crt; the router needs it at its \
+             start",
+            "Note: tls.yaml:6:25: routes[0].upstreamTls.caFile: not here: ca.crt; the router needs it for this route",
+        ],
+        "{said:?}"
+    );
+    write("tls.crt", &authority.issue_until(&["shop.example.com"], &issued, 2020).chain);
+    let said = check();
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (Some(0), ""),
+        "as `serinus run`, which starts with it: {said:?}"
+    );
+    assert!(
+        said.out.contains(
+            "Warning: tls.yaml:2:71: listeners[0].tls.certificates[0].certFile: the certificate tls.crt has expired on 2020-"
+        ),
+        "{said:?}"
+    );
+}
+
 /// The words of a command line; `'…'` is one.
 fn words(line: &str) -> Vec<&str> {
     let parts = line.split('\'').enumerate();
@@ -185,6 +248,7 @@ async fn bad_commands_say_what_the_reference_says() {
     fs::write(&file, format!("{head}{admin}").replace("address: 127.0.0.1:8080\n", "address: 127.0.0.1:0\n"))
         .unwrap();
     let process = Process::start(&file).await;
+    certificates(folder.path());
     let mut printed = Vec::new();
     for (first, _) in rows("commands") {
         let line = first.trim_matches('`').trim();

@@ -97,6 +97,31 @@ async fn s4_5_sigterm_takes_connections_for_the_delay_and_ends_every_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s1_6_a_route_to_the_router_itself_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let [v1, v2] = two_pods(Duration::ZERO).await;
+    let file = write(folder.path(), &config(&[&v1, &v2], ""));
+    let process = Process::start(&file).await;
+    readyz(&process, 200).await;
+    // The port was not known before.
+    let text = config(&[&v1, &v2], "").replace(&v1.address.to_string(), &process.web.to_string());
+    fs::write(folder.path().join("new.yaml"), text).unwrap();
+    fs::rename(folder.path().join("new.yaml"), &file).unwrap();
+    let told = format!("Service web/nginx-svc leads to Serinus itself ({})", process.web);
+    let problems = eventually("it is told", || {
+        let problems = shop(&process)["problems"].to_string();
+        problems.contains(&told).then_some(problems)
+    })
+    .await;
+    // The rest is as if it were not there: v1 has no pod, and v2 takes its share.
+    assert!(problems.contains("version v1 of route shop has no usable pod"), "{problems}");
+    let answer = get(&process).await;
+    assert!(answer.status == 200 && answer.body.contains("version is: v2"), "{answer:?}");
+    process.signal("TERM");
+    process.end(SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s4_5_a_second_signal_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let [v1, v2] = two_pods(Duration::from_secs(600)).await;
@@ -391,9 +416,8 @@ fn check_prints_every_error_with_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_runs_and_ends() {
-    // Ports of its own, so that it runs beside others: free ones, found a moment before.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let [web, admin] = [free(), free()].map(|listener| listener.local_addr().unwrap().to_string());
+    // Addresses of its own, so that it runs beside others.
+    let [web, admin] = [18080, 18081].map(|port| format!("{}:{port}", loopback_address()));
     let mut child = Ending(serinus(&["demo", "--listen", &web, "--admin", &admin]).spawn().unwrap());
     let client = |args: &[&str]| {
         let mut command = serinus(args);

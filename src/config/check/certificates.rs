@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::errors::{Errors, Place};
+use crate::config::errors::{Errors, NamedFiles, Place};
 use crate::config::file::CertificateFile;
 use crate::config::input::{Field, Marked};
 use crate::config::settings::Discovery;
@@ -20,6 +20,8 @@ pub(super) fn certificate(
         // What is wrong with it has been said.
         (Field::Bad, _, _) | (_, Field::Bad, _) | (_, _, Field::Bad) => return None,
         (Field::Given(cert), Field::Given(key), Field::Absent) => {
+            let [chain, own] = [cert, key].map(|file| errors.file(&file.place, &file.value));
+            errors.names(NamedFiles::Certificate { cert: chain, key: own });
             return Some(CertificateSource::Files { cert: cert.value.clone(), key: key.value.clone() });
         }
         (Field::Absent, Field::Absent, Field::Given(secret)) => {
@@ -59,7 +61,11 @@ pub(super) fn authorities(
             errors.add(place, "says more than one thing: give one of `caFile`, `caSecret`");
             None
         }
-        (Field::Given(file), Field::Absent) => Some(PemSource::File(file.value.clone())),
+        (Field::Given(file), Field::Absent) => {
+            let named = errors.file(&file.place, &file.value);
+            errors.names(NamedFiles::Authorities(named));
+            Some(PemSource::File(file.value.clone()))
+        }
         (Field::Absent, Field::Given(secret)) => Some(PemSource::Secret(found(secret, discovery, errors))),
         (Field::Absent, Field::Absent) | (Field::Bad, _) | (_, Field::Bad) => None,
     }

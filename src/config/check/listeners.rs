@@ -1,10 +1,11 @@
 //! Listeners: where they listen, and what they take from their clients.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{certificates, once};
 use crate::config::errors::{Errors, Place};
-use crate::config::file::{File, ListenerFile, ListenerTlsFile};
+use crate::config::file::{DiscoveryFile, File, ListenerFile, ListenerTlsFile};
 use crate::config::input::Field;
 use crate::config::settings::{Admin, Discovery, HostPort, Listener};
 use crate::config::words::Https;
@@ -77,6 +78,33 @@ fn free<'p>(
         }
         None => taken.push((address.clone(), name, place)),
     }
+}
+
+/// Says which pods by hand are a listener of Serinus itself: requests sent there would come back for ever.
+pub(super) fn not_among(listeners: &[Listener], discovery: &Field<DiscoveryFile>, errors: &mut Errors) {
+    let services = discovery.value().and_then(|file| file.fixed.value());
+    let endpoints =
+        services.into_iter().flat_map(|services| &services.0).filter_map(|(_, list)| list.value());
+    for address in endpoints.flat_map(|list| &list.0).filter_map(|endpoint| endpoint.value.address.given()) {
+        if let Some(listener) = listeners.iter().find(|listener| is_at(listener, address.value)) {
+            let message = format!(
+                "the listener `{}` of Serinus itself listens on {}: requests would come back for ever; write the pod's address",
+                listener.name, listener.address
+            );
+            errors.add(&address.place, message);
+        }
+    }
+}
+
+/// Whether a listener takes the connections to this address, whatever machine it runs on. A router that runs sees more of them.
+fn is_at(listener: &Listener, address: SocketAddr) -> bool {
+    let ip = match listener.address.host.as_str() {
+        "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+        _ => listener.address.ip(),
+    };
+    let every = ip.is_some_and(|ip| ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4());
+    let here = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].contains(&address.ip());
+    listener.address.port == address.port() && (ip == Some(address.ip()) || (every && here))
 }
 
 /// Whether only one of the two can listen: the same port on the same address, or on every address.

@@ -25,6 +25,7 @@ pub(super) fn settings(file: &File, errors: &mut Errors) -> Option<Settings> {
     let admin = admin(&file.admin);
     let discovery = discovery(&file.discovery, errors);
     let listeners = listeners::listeners(file, &admin, discovery.as_ref(), errors);
+    listeners::not_among(&listeners, &file.discovery, errors);
     let routes = routes::routes(&file.routes, discovery.as_ref(), errors);
     let state = match file.state.value().map(|state| &state.file) {
         Some(Field::Given(path)) => StateStore::File(path.value.clone()),

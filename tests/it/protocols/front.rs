@@ -115,7 +115,10 @@ pub(super) fn config(
     route: &[String],
     top: &[String],
 ) -> String {
-    let mut text = "admin: {address: '127.0.0.1:0'}\ndrain: {delay: 0s, timeout: 5s}\n".to_owned();
+    let mut text = "admin: {address: '127.0.0.1:0'}\n".to_owned();
+    if !top.iter().any(|line| line.starts_with("drain:")) {
+        text += "drain: {delay: 0s, timeout: 5s}\n";
+    }
     for line in top {
         writeln!(text, "{line}").unwrap();
     }

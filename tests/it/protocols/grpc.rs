@@ -278,7 +278,7 @@ async fn grpc_clients_get_errors_of_the_router_as_statuses() {
     let front = Plan::to([pod.address])
         .route("hosts: [shop.example]")
         .route("protocol: http2")
-        .route("timeouts: {request: 300ms}")
+        .route("timeouts: {request: 600ms}")
         .route("maxBody: 1KiB")
         .start()
         .await;
@@ -316,7 +316,7 @@ async fn grpc_clients_get_errors_of_the_router_as_statuses() {
     idle(&front).await;
     front.router.stop().await;
 
-    for (pods, reason) in [(vec![], "no-endpoints"), (vec![nobody().await], "connect-failed")] {
+    for (pods, reason) in [(vec![], "no-endpoints"), (vec![nobody()], "connect-failed")] {
         let front = Plan::to(pods).route("protocol: http2").start().await;
         let mut grpc = client(front.plain().await, "http://shop.example").await;
         let status = call(&mut grpc, "x").await.unwrap_err();
@@ -331,8 +331,8 @@ async fn s4_4_grpc_streams_outlive_the_requests_time() {
     let (pod, _heard) = pod(None).await;
     let front = Plan::to([pod.address])
         .route("protocol: http2")
-        .route("timeouts: {request: 250ms, total: 400ms, idle: 50ms}")
-        .listener("timeouts: {header: 100ms, body: 50ms, write: 100ms, idle: 100ms}")
+        .route("timeouts: {request: 500ms, total: 500ms, idle: 50ms}")
+        .listener("timeouts: {header: 500ms, body: 500ms, write: 500ms, idle: 500ms}")
         .start()
         .await;
     let mut grpc = client(front.plain().await, "http://shop.example").await;

@@ -196,7 +196,7 @@ async fn a_body_is_asked_for_once_a_pod_is_there() {
     drop(client);
     front.router.stop().await;
 
-    let front = Plan::to([nobody().await]).start().await;
+    let front = Plan::to([nobody()]).start().await;
     let mut client = Raw::new(front.plain().await);
     client.send(EXPECTING).await;
     let head = client.head().await.unwrap();
@@ -348,7 +348,7 @@ async fn what_http2_clients_send_in_crumbs_comes_in_one_piece() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s4_5_http2_clients_are_told_to_go_and_lose_no_request() {
     let pod = Pod::http(Speaks::Http1, None, |_| async {
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
         Response::new(Sent::whole("late"))
     })
     .await;

@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::front::Io;
+use crate::support::cluster::loopback_address;
+use crate::support::stack::POD_PORT;
 
 /// What a pod speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +137,8 @@ async fn secured(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<Bo
     }
 }
 
-/// Where nobody listens, until somebody does.
-pub(super) async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// Where nobody listens, until somebody does: at an address that no other test has, for the system gives away a port that was
+/// found to be free.
+pub(super) fn nobody() -> SocketAddr {
+    (loopback_address(), POD_PORT).into()
 }

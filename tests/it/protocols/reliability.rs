@@ -119,12 +119,14 @@ async fn s2_5_a_pod_that_fails_five_times_gets_nothing_for_its_time_and_is_back_
     let mut client = Client::new(front.address());
     pods[0].answer(0);
     let mut asked = 0;
+    // Not after the moment from which on it is set aside.
+    let mut since = Instant::now();
     while pods[0].requests() < 5 {
+        since = Instant::now();
         gets(&mut client, 1).await;
         asked += 1;
         assert!(asked < 100, "it gets its turn");
     }
-    let since = Instant::now();
     eventually("it is set aside", || (used(&front, &pods) == [1, 2]).then_some(())).await;
     pods[0].answer(200);
     while used(&front, &pods) == [1, 2] {
@@ -134,7 +136,8 @@ async fn s2_5_a_pod_that_fails_five_times_gets_nothing_for_its_time_and_is_back_
         }
     }
     let away = since.elapsed();
-    assert!(away > Duration::from_millis(1_900) && away < Duration::from_secs(6), "{away:?}");
+    // Not the 10 s that it would be without a word about it.
+    assert!(away >= Duration::from_secs(2) && away < Duration::from_secs(9), "{away:?}");
     gets(&mut client, 9).await;
     assert!(pods[0].requests() >= 7, "{}", pods[0].requests());
     let metrics = Client::new(front.router.admin()).get("localhost", "/metrics").await.unwrap().body;
@@ -214,23 +217,24 @@ async fn replace_pods(front: &Front, route: &[String], pods: &[SocketAddr]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn s2_5_a_pod_that_comes_up_gets_a_growing_share() {
     let pods = Told::several::<3>().await;
-    let route = ["slowStart: 2s".to_owned()];
+    let route = ["slowStart: 4s".to_owned()];
     let front = plan(&pods[..2]).route(&route[0]).start().await;
     let all: Vec<_> = pods.iter().map(Told::address).collect();
     replace_pods(&front, &route, &all).await;
     let begun = Instant::now();
     let mut client = Client::new(front.address());
-    let part = async |client: &mut Client, until: Duration| {
+    // So many at least, that chance does not decide.
+    let part = async |client: &mut Client, until: Duration, least: u32| {
         let (mut count, before) = (0, pods[2].requests());
-        while begun.elapsed() < until || count < 100 {
+        while begun.elapsed() < until || count < least {
             gets(client, 1).await;
             count += 1;
         }
         (pods[2].requests() - before) as f64 / f64::from(count)
     };
-    let first = part(&mut client, Duration::from_millis(400)).await;
-    part(&mut client, Duration::from_millis(2_100)).await;
-    let last = part(&mut client, Duration::from_millis(2_600)).await;
+    let first = part(&mut client, Duration::from_millis(400), 200).await;
+    part(&mut client, Duration::from_millis(4_100), 0).await;
+    let last = part(&mut client, Duration::from_millis(4_600), 400).await;
     // At first a tenth to a third of a whole share, which is one in three.
     assert!(first > 0.0 && first < 0.24 && last > 0.24 && last > 1.3 * first, "{first} then {last}");
     front.router.stop().await;
@@ -350,7 +354,7 @@ async fn s2_4_a_canary_whose_only_pod_refuses_costs_no_request() {
     let [stable] = Told::several().await;
     let mut plan = plan([&stable])
         .route("versions: [{name: v1, selector: version=v1}, {name: v2, selector: version=v2, weight: 50}]");
-    let empty = nobody().await;
+    let empty = nobody();
     plan.pods.push((empty, "v2"));
     let front = plan.start().await;
     let mut client = Client::new(front.address());

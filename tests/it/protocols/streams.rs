@@ -44,8 +44,8 @@ async fn s4_4_events_arrive_as_they_are_sent_for_longer_than_a_request_may_take(
     for (client, speaks) in [(Speaks::Http1, Speaks::Http1), (Speaks::Http2, Speaks::Http2)] {
         let (pod, mut requests) = told(speaks, "text/event-stream; charset=utf-8").await;
         let mut plan = Plan::to([pod.address])
-            .route("timeouts: {request: 150ms, idle: 50ms, total: 300ms}")
-            .listener("timeouts: {header: 100ms, body: 50ms, write: 100ms, idle: 100ms}");
+            .route("timeouts: {request: 500ms, idle: 50ms, total: 500ms}")
+            .listener("timeouts: {header: 500ms, body: 500ms, write: 500ms, idle: 500ms}");
         if speaks == Speaks::Http2 {
             plan = plan.route("protocol: http2");
         }
@@ -54,8 +54,9 @@ async fn s4_4_events_arrive_as_they_are_sent_for_longer_than_a_request_may_take(
         let answer = sender.send(sender.request("GET", "/", Sent::empty())).await.unwrap();
         let send = requests.recv().await.unwrap();
         let mut events = answer.into_body();
-        for n in 0..5 {
-            // Each is sent when the one before has come, and after a longer silence than any limit.
+        for n in 0..6 {
+            // Each is sent when the one before has come, after a longer silence than a pod may have otherwise; and all of them
+            // take longer than any limit.
             tokio::time::sleep(Duration::from_millis(120)).await;
             let event = format!("data: {n}\n\n");
             send.send(Frame::data(Bytes::from(event.clone()))).await.unwrap();
@@ -73,10 +74,10 @@ async fn s4_4_events_arrive_as_they_are_sent_for_longer_than_a_request_may_take(
 #[tokio::test(flavor = "multi_thread")]
 async fn s4_4_a_pod_that_falls_silent_inside_its_answer_is_cut_and_never_passed_off_as_whole() {
     for (client, limits) in [
-        (Speaks::Http1, "timeouts: {idle: 200ms}"),
-        (Speaks::Http2, "timeouts: {idle: 200ms}"),
-        (Speaks::Http1, "timeouts: {total: 250ms}"),
-        (Speaks::Http2, "timeouts: {total: 250ms}"),
+        (Speaks::Http1, "timeouts: {idle: 400ms}"),
+        (Speaks::Http2, "timeouts: {idle: 400ms}"),
+        (Speaks::Http1, "timeouts: {total: 600ms}"),
+        (Speaks::Http2, "timeouts: {total: 600ms}"),
     ] {
         let (pod, mut requests) = told(Speaks::Http1, "text/plain").await;
         let front = Plan::to([pod.address]).route(limits).start().await;
@@ -98,7 +99,7 @@ async fn s4_4_a_pod_that_falls_silent_inside_its_answer_is_cut_and_never_passed_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_answer_without_a_length_ends_in_a_reset_for_http_1_0() {
     let (pod, mut requests) = told(Speaks::Http1, "text/plain").await;
-    let front = Plan::to([pod.address]).route("timeouts: {idle: 200ms}").start().await;
+    let front = Plan::to([pod.address]).route("timeouts: {idle: 400ms}").start().await;
     let mut socket = front.plain().await;
     tokio::io::AsyncWriteExt::write_all(&mut socket, b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
     let send = requests.recv().await.unwrap();

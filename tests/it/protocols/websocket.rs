@@ -170,10 +170,10 @@ async fn a_pod_closes_a_websocket_and_refuses_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s4_4_a_websocket_is_cut_when_it_is_idle_and_not_before() {
     let (pod, mut heard) = echo(None).await;
-    let timeouts = "timeouts: {request: 150ms, idle: 150ms, total: 300ms, upgradedIdle: 900ms}";
+    let timeouts = "timeouts: {request: 500ms, idle: 150ms, total: 500ms, upgradedIdle: 900ms}";
     let front = Plan::to([pod.address])
         .route(timeouts)
-        .listener("timeouts: {header: 150ms, body: 150ms, write: 150ms, idle: 150ms}")
+        .listener("timeouts: {header: 500ms, body: 500ms, write: 500ms, idle: 500ms}")
         .start()
         .await;
     let mut socket = connect(Box::new(front.plain().await), "/").await.unwrap();

@@ -37,6 +37,17 @@ impl Authority {
         Issued { chain: certificate.pem(), key: key.serialize_pem() }
     }
 
+    /// A certificate for names, with another one's key, that ended in this year.
+    pub(crate) fn issue_until(&self, names: &[&str], with: &Issued, year: i32) -> Issued {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::from_pem(&with.key).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Issued { chain: certificate.pem(), key: with.key.clone() }
+    }
+
     /// Its own certificate, as PEM.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
