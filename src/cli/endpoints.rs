@@ -24,6 +24,8 @@ pub(super) fn state(endpoint: &EndpointStatus) -> &'static str {
 /// What a state means for who reads what is wrong; nothing for those that are as they should be.
 fn ails(endpoint: &EndpointStatus) -> Option<&'static str> {
     match state(endpoint) {
+        // A pod that leaves may have closed its port before.
+        _ if endpoint.phase == Phase::Draining => None,
         "refused" => Some("refuses connections"),
         "unready" => Some("is not ready"),
         "ejected" => Some("is ejected"),
@@ -83,7 +85,9 @@ pub(super) fn ailing(route: &RouteStatus) -> impl Iterator<Item = (String, Strin
         };
         let listed = version.endpoints.addresses.iter();
         let found: Vec<_> = listed.filter_map(|endpoint| Some((endpoint, ails(endpoint)?))).collect();
-        let count = (not_used(version) + version.endpoints.unready).max(found.len());
+        let leaves = |endpoint: &&EndpointStatus| endpoint.refused && endpoint.phase == Phase::Draining;
+        let leaving = version.endpoints.addresses.iter().filter(leaves).count();
+        let count = (not_used(version) + version.endpoints.unready).saturating_sub(leaving).max(found.len());
         if count == 0 || (count == found.len() && found.iter().all(|(endpoint, _)| named(endpoint))) {
             return None;
         }

@@ -69,10 +69,12 @@ pub fn weight(args: &WeightArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let change = WeightsChange { weights, reason: args.reason.clone() };
     let path = route_path(&args.route);
     let client = Client::new(&args.admin)?;
-    let before: RouteStatus = client.parse(&client.get_text(&path)?)?;
+    // Only to say more: a change must not wait for it, or fail with it.
+    let before = client.get_text(&path).ok().and_then(|text| client.parse::<RouteStatus>(&text).ok());
     let route: RouteStatus = client.send(Method::PUT, &format!("{path}/weights"), &change)?;
     // What is asked for already is no revision.
-    let unchanged = (before.revision == route.revision).then(|| nothing_changed(&change));
+    let unchanged = before.is_some_and(|before| before.revision == route.revision);
+    let unchanged = unchanged.then(|| nothing_changed(&change));
     let written = unchanged.map_or(Ok(()), |said| writeln!(out, "{said}"));
     reader_may_leave(written.and_then(|()| write_weights(&route, out)).map_err(CliError::from))
 }

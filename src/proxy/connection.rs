@@ -122,6 +122,8 @@ pub(super) async fn serve(
 async fn introduced(gateway: &Gateway, client: &Client, socket: &mut TcpStream) -> Option<IpAddr> {
     const HEADER: &str =
         "let the load balancer send one, or leave out `proxyProtocol` and let clients connect without it";
+    const WELL_FORMED: &str =
+        "look at the load balancer's settings for the PROXY protocol: version 1 or 2 is read";
     let patience = client.site.edge.header_timeout;
     let (reason, problem) = match tokio::time::timeout(patience, proxy_protocol::read(socket)).await {
         Ok(Ok(spoken)) if gateway.may_introduce(client.peer) => return Some(spoken.unwrap_or(client.peer)),
@@ -134,7 +136,10 @@ async fn introduced(gateway: &Gateway, client: &Client, socket: &mut TcpStream) 
                 "if it is the load balancer, put its network into `trustedProxies`; keep everyone else from this port",
             ),
         ),
-        Ok(Err(wrong)) => (ConnectionRefusal::ProxyProtocol, Problem::new(wrong.to_string(), HEADER)),
+        Ok(Err(wrong)) => {
+            let remedy = if matches!(wrong, NoHeader::Missing) { HEADER } else { WELL_FORMED };
+            (ConnectionRefusal::ProxyProtocol, Problem::new(wrong.to_string(), remedy))
+        }
         Err(_) => (
             ConnectionRefusal::ProxyProtocolTimeout,
             Problem::new(format!("no PROXY header came within {patience:?} (`timeouts.header`)"), HEADER),
@@ -166,6 +171,13 @@ async fn secured(
         // Nobody wanted anything: load balancers look whether somebody listens.
         Ok(Err(_)) if began == 0 => return None,
         Ok(Err(error)) => explain_refusal(&error, begin.get(..began).unwrap_or_default()),
+        Err(_) if began == 0 => (
+            ConnectionRefusal::TlsTimeout,
+            Problem::new(
+                format!("nothing came on the connection within {patience:?} (`timeouts.header`)"),
+                "a monitor or a browser that keeps a spare connection is no harm; many from one client are",
+            ),
+        ),
         Err(_) => (
             ConnectionRefusal::TlsTimeout,
             Problem::new(

@@ -98,6 +98,10 @@ impl<'m> Ailing<'m> {
 
     /// `web/a is not ready; web/b and web/c refuse connections`.
     fn text(&self) -> String {
+        if self.groups.is_empty() {
+            // They were taken back since: what is said lasts until the next compile, which that brings about.
+            return "just taken back".to_owned();
+        }
         let said =
             self.groups.iter().map(|(of, group)| format!("{} {}", named(group), of.verb(group.len() == 1)));
         said.collect::<Vec<_>>().join("; ")

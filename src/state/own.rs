@@ -43,15 +43,14 @@ impl OwnAddresses {
         self.listeners.iter().any(|listener| listener.port() == address.port() && takes(listener))
     }
 
-    /// Takes this process out of a backend's endpoints, and its replicas too: pods with the labels of its own. A problem says so.
+    /// Takes this process out of a backend's endpoints, and its replicas too: pods of the same workload. A problem says so.
     pub(super) fn leave_out(&self, backend: &BackendRef, resolved: &mut Resolved) {
         let itself = |e: &ResolvedEndpoint| self.has(e.id.address);
         if !resolved.endpoints.iter().any(itself) {
             return;
         }
-        let own: Vec<_> =
-            resolved.endpoints.iter().filter(|e| itself(e)).filter_map(of_application).collect();
-        let replica = |e: &ResolvedEndpoint| of_application(e).is_some_and(|labels| own.contains(&labels));
+        let own: Vec<_> = resolved.endpoints.iter().filter(|e| itself(e)).filter_map(workload).collect();
+        let replica = |e: &ResolvedEndpoint| workload(e).is_some_and(|workload| own.contains(&workload));
         let out: BTreeSet<SocketAddr> =
             resolved.endpoints.iter().filter(|e| itself(e) || replica(e)).map(|e| e.id.address).collect();
         let (left, kept) =
@@ -61,12 +60,18 @@ impl OwnAddresses {
     }
 }
 
-/// The labels that all pods of an application have; nothing for what is no pod, or has none.
-fn of_application(endpoint: &ResolvedEndpoint) -> Option<BTreeMap<&str, &str>> {
-    let _pod = endpoint.pod.as_ref()?;
-    let labels = endpoint.labels.as_ref()?.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+/// What all pods of a workload have in common: namespace, the name of what made them, and labels; nothing for what is no pod, or
+/// has no labels. Labels alone are not enough: the pods of a whole chart may have the same.
+fn workload(endpoint: &ResolvedEndpoint) -> Option<(&str, &str, BTreeMap<&str, &str>)> {
+    let pod = endpoint.pod.as_ref()?;
+    let all = endpoint.labels.as_ref()?;
+    let labels = all.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let labels: BTreeMap<_, _> = labels.filter(|(key, _)| !OF_ONE_POD.contains(key)).collect();
-    (!labels.is_empty()).then_some(labels)
+    // `NAME-HASH-POD` of a Deployment, `NAME-POD` of a DaemonSet, `NAME-NUMBER` of a StatefulSet.
+    let name = pod.name.rsplit_once('-').map_or(&*pod.name, |(name, _)| name);
+    let hash = all.iter().find(|(key, _)| key.as_str() == "pod-template-hash").map(|(_, hash)| hash.as_str());
+    let cut = hash.and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
+    (!labels.is_empty()).then_some((&*pod.namespace, cut.unwrap_or(name), labels))
 }
 
 fn problem(backend: &BackendRef, left: &[ResolvedEndpoint]) -> Problem {
@@ -142,23 +147,25 @@ mod tests {
     #[test]
     fn s1_6_it_and_its_replicas_are_left_out_and_nobody_else() {
         let own = own(&["0.0.0.0:8080"], &["10.0.0.1"]);
-        let endpoints = "10.0.0.1 a, 10.0.0.2 b, 10.0.0.3 c, 10.0.0.4 d, 10.0.0.5";
+        let endpoints =
+            "10.0.0.1 serinus-1-a, 10.0.0.2 serinus-2-b, 10.0.0.3 serinus-1-c, 10.0.0.4 shop-1-d, 10.0.0.5";
         let pods = [
-            ("a", "app=serinus pod-template-hash=1"),
-            ("b", "app=serinus pod-template-hash=2"),
-            ("c", "app=serinus version=v2"),
-            ("d", "app=shop"),
+            ("serinus-1-a", "app=shop pod-template-hash=1"),
+            ("serinus-2-b", "app=shop pod-template-hash=2"),
+            ("serinus-1-c", "app=shop version=v2"),
+            // Of the same chart, with its labels.
+            ("shop-1-d", "app=shop pod-template-hash=1"),
         ];
         let (kept, problems) = left(&own, endpoints, &pods);
         assert_eq!(kept, ["10.0.0.3", "10.0.0.4", "10.0.0.5"]);
-        let said = "Service web/svc leads to Serinus itself (10.0.0.1:8080 of web/a, 10.0.0.2:8080 of web/b): requests sent \
-                    there would come back for ever, so that none are";
+        let said = "Service web/svc leads to Serinus itself (10.0.0.1:8080 of web/serinus-1-a, 10.0.0.2:8080 of \
+                    web/serinus-2-b): requests sent there would come back for ever, so that none are";
         assert_eq!(problems, [said]);
         // Without labels nobody is like it.
         assert_eq!(left(&own, "10.0.0.1 a, 10.0.0.2 b", &[("a", ""), ("b", "")]).0, ["10.0.0.2"]);
         assert_eq!(left(&own, "10.0.0.1, 10.0.0.2", &[]).0, ["10.0.0.2"]);
         // Where it is not, its labels say nothing.
-        let (kept, problems) = left(&own, "10.0.0.2 b, 10.0.0.3 c", &pods);
+        let (kept, problems) = left(&own, "10.0.0.2 serinus-2-b, 10.0.0.3 serinus-1-c", &pods);
         assert_eq!((kept.len(), problems.len()), (2, 0));
     }
 }

@@ -140,9 +140,10 @@ fn about(alert: &AlertDescription) -> &'static str {
             "let the client trust who signed the certificate, and let the certificate's file have the whole chain and the \
              name that the client asks for"
         }
-        AlertDescription::CertificateExpired | AlertDescription::CertificateRevoked => {
-            "renew the certificate"
+        AlertDescription::CertificateExpired => {
+            "look at the dates of the certificate and of its whole chain, and at the client's clock"
         }
+        AlertDescription::CertificateRevoked => "renew the certificate",
         _ => "ask the client for its reason",
     }
 }

@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 
 use crate::support::clients::{Clients, Plan};
 use crate::support::cluster::loopback_address;
-use crate::support::eventually;
 use crate::support::http::Client;
 use crate::support::process::Process;
 use crate::support::upstream::Upstream;
+use crate::support::{eventually, many_files};
 
 /// How many client connections press.
 const CROWD: usize = 2_000;
@@ -77,6 +77,7 @@ fn is_refusal(line: &Value) -> bool {
 
 /// Opens connections, and sends nothing on them.
 async fn crowd(process: &Process) -> Vec<TcpStream> {
+    many_files();
     let mut crowd = Vec::with_capacity(CROWD);
     for _ in 0..CROWD {
         crowd.push(TcpStream::connect(process.web).await.unwrap());
@@ -126,6 +127,7 @@ async fn a_crowd_costs_little_memory_and_no_more_the_next_time() {
     let alone = process.memory();
     let mut after = Vec::new();
     for _ in 0..3 {
+        many_files();
         let mut clients: Vec<Client> = (0..CROWD).map(|_| Client::new(process.web)).collect();
         for client in &mut clients {
             ok(client).await;

@@ -23,7 +23,7 @@ use crate::support::process::Process;
 use crate::support::{PATIENCE, eventually};
 
 /// How long requests get, from the word to stop.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A pod that never answers `/hang`, answers `/begun` with a beginning alone, and `/late` when it is told to. Counts the
 /// requests that came.

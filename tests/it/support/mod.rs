@@ -30,3 +30,12 @@ pub(crate) async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<
         sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Lets this process, and those that it starts, have as many files open as it may: a crowd of clients needs more than the 1,024
+/// that many systems begin with.
+pub(crate) fn many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not, connecting says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
