@@ -109,6 +109,7 @@ fn spec(route: u32, service: ServiceKey) -> RouteSpec {
         paths: vec![PathMatch::prefix("/cart").unwrap(), PathMatch::prefix("/api/v1").unwrap()],
         backend: BackendRef { service, port: Some(PortRef::Number(80)) },
         versions: vec![version("v1", "version!=v2", None), version("v2", "version=v2", Some("0.1"))],
+        audience: serinus::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: serinus::model::Traffic::default(),

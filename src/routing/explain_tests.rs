@@ -20,6 +20,7 @@ fn spec(name: &str, hosts: &[&str], paths: &[PathMatch], weight: &str) -> RouteS
         paths: paths.to_vec(),
         backend: backend("svc"),
         versions: vec![version("v1", "version!=v2", None), version("v2", "version=v2", Some(weight))],
+        audience: crate::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),

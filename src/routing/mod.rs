@@ -5,9 +5,11 @@
 //! arguments.
 
 mod ailing;
+mod audience;
 mod balance;
 mod budget;
 mod carry;
+mod cohort;
 mod compile;
 mod endpoint;
 mod evidence;
@@ -16,6 +18,8 @@ mod hash;
 mod latency;
 mod matcher;
 mod outliers;
+mod request_view;
+mod rules;
 #[cfg(test)]
 mod samples;
 mod slow_start;
@@ -24,6 +28,7 @@ mod standing;
 mod table;
 pub mod tally;
 mod usable;
+mod users;
 
 pub use budget::{ActiveRequest, RetryBudget, RetryPermit};
 pub use compile::Compiler;
@@ -31,7 +36,8 @@ pub use endpoint::{Connections, Endpoint, InFlight};
 pub use evidence::Evidence;
 pub use explain::{Explanation, VersionOdds};
 pub use hash::hash_key;
+pub use request_view::RequestView;
 pub use matcher::{Matched, MatchedBy, Matcher, RouteIndex};
 pub use split::{Drawn, Place, Split};
 pub use standing::{AttemptOutcome, Standing};
-pub use table::{Choice, EndpointState, Member, Route, RoutingTable, Unassigned, Version};
+pub use table::{Choice, EndpointState, Member, Placed, Route, RoutingTable, Unassigned, Version};
