@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ureq::http::Method;
@@ -20,7 +21,7 @@ const NAMED: usize = 5;
 /// Says which route, version and rule a request would get, and why
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Asking changes nothing: the split does not move.\n\nExamples:\n  serinus explain GET http://shop.example.com/cart\n  serinus explain GET /cart -H 'Host: shop.example.com'\n  serinus explain --config serinus.yaml GET http://shop.example.com/"
+    after_help = "Asking changes nothing: the split does not move.\n\nExamples:\n  serinus explain GET http://shop.example.com/cart\n  serinus explain GET /cart -H 'Host: shop.example.com' -H 'X-Canary: always'\n  serinus explain --config serinus.yaml GET http://shop.example.com/"
 )]
 pub struct ExplainArgs {
     /// Ask this config file instead of a running router
@@ -33,6 +34,9 @@ pub struct ExplainArgs {
     /// A header of the request, as 'name: value'; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<(String, String)>,
+    /// The address of the request's client, for rules and cohorts that look at it
+    #[arg(long, value_name = "IP")]
+    pub client: Option<IpAddr>,
     /// Which router to ask.
     #[command(flatten)]
     pub admin: AdminArgs,
@@ -45,10 +49,12 @@ impl ExplainArgs {
         let mut headers: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in &self.headers {
             // As HTTP has it: several of one name are a list.
-            let before = headers.entry(name.to_ascii_lowercase()).or_default();
-            *before = if before.is_empty() { value.clone() } else { format!("{before}, {value}") };
+            let name = name.to_ascii_lowercase();
+            let between = if name == "cookie" { "; " } else { ", " };
+            let before = headers.entry(name).or_default();
+            *before = if before.is_empty() { value.clone() } else { format!("{before}{between}{value}") };
         }
-        ExplainRequest { method: self.method.clone(), url: self.url.clone(), headers }
+        ExplainRequest { method: self.method.clone(), url: self.url.clone(), headers, client: self.client }
     }
 }
 
@@ -144,6 +150,7 @@ mod tests {
             method: "GET".to_owned(),
             url: "http://h/".to_owned(),
             headers: BTreeMap::new(),
+            client: None,
         };
         let explained = explain_table(&RoutingTable::default(), &request).unwrap();
         let mut out = Vec::new();

@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::route::{PathMatchError, whole};
+use super::route::{PathMatchError, inner, whole};
 use super::{HashKey, VersionName};
 
 /// Who gets which version where the weights alone do not say; nothing of it by default.
@@ -101,6 +101,15 @@ impl Test {
     /// When it is not a regular expression, or one that is too large.
     pub fn matches(pattern: &str) -> Result<Self, PathMatchError> {
         whole(pattern).map(Test::Matches)
+    }
+
+    /// The regular expression as it was written; empty where it is none.
+    #[must_use]
+    pub fn pattern(&self) -> &str {
+        match self {
+            Test::Matches(regex) => inner(regex),
+            Test::Present | Test::Is(_) => "",
+        }
     }
 
     /// Whether this value passes it. What is not UTF-8 matches no regular expression.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Balance, OnEmpty, PathMatch, RouteSpec, StaticEndpoint, Timestamp, VersionSpec};
+use crate::routing::request_view::Words;
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::Desired;
 use crate::state::samples::{backend, key, pod};
@@ -44,7 +45,7 @@ fn table(routes: Vec<RouteSpec>, pods: &[&str]) -> RoutingTable {
 /// An explanation as lines: route, version, rule and endpoint where there is just one; the odds; the reasons.
 #[track_caller]
 fn check(table: &RoutingTable, host: &str, path: &str, expected: &[&str]) {
-    let told = table.explain(host, path);
+    let told = table.explain(host, path, &Words::of(&[]));
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let mut lines = vec![format!(
         "{} {} {} {}",
@@ -98,7 +99,7 @@ fn how_host_and_path_were_found() {
         ],
         &["127.0.1.1:80"],
     );
-    let why = |host: &str, path: &str| table.explain(host, path).why[0].clone();
+    let why = |host: &str, path: &str| table.explain(host, path, &Words::of(&[])).why[0].clone();
     assert_eq!(
         why("a.example.com", "/login"),
         "route `exact`: host `a.example.com` is under its suffix; path `/login` is exactly its own"
@@ -116,7 +117,7 @@ fn how_host_and_path_were_found() {
 #[test]
 fn one_version_and_one_endpoint() {
     let table = table(vec![spec("shop", &[], &[], "100")], &["127.0.1.1:80", "127.0.1.7:80 version=v2"]);
-    let told = table.explain("", "/");
+    let told = table.explain("", "/", &Words::of(&[]));
     assert_eq!(told.version.map(|v| v.to_string()).as_deref(), Some("v2"));
     assert_eq!(told.endpoint.as_deref(), Some("127.0.1.7:80"));
     assert_eq!(told.revision.map(|r| r.0), Some(1));
@@ -169,7 +170,7 @@ fn s2_4_shares_of_versions_without_pods() {
 #[test]
 fn nobody_can_answer() {
     let table = table(vec![spec("shop", &[], &[], "0")], &[]);
-    let told = table.explain("", "/");
+    let told = table.explain("", "/", &Words::of(&[]));
     assert_eq!(told.why.last().unwrap(), "no endpoint is usable: answered 503 (no-endpoints)");
     assert_eq!(told.endpoint, None);
 }
@@ -182,7 +183,7 @@ fn asking_changes_nothing() {
     // In each window of two there is one of each; asking in between must not shift the windows.
     for _ in 0..100 {
         let mut versions = [0; 2].map(|_: i32| {
-            assert_eq!(table.explain("", "/"), table.explain("", "/"));
+            assert_eq!(table.explain("", "/", &Words::of(&[])), table.explain("", "/", &Words::of(&[])));
             route.choose(|| rng.u64(..)).unwrap().version
         });
         versions.sort_unstable();

@@ -14,6 +14,7 @@ mod compile;
 mod endpoint;
 mod evidence;
 mod explain;
+mod explain_audience;
 mod hash;
 mod latency;
 mod matcher;
