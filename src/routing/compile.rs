@@ -315,6 +315,12 @@ fn drawn(asked: &[Share], usable: &[bool], heirs: &Option<Vec<Share>>) -> Vec<Sh
     shares.into_iter().map(share).collect()
 }
 
+/// The shares that are drawn where these versions have a usable pod, and the others' share is given away.
+#[cfg(test)]
+pub(super) fn shares_drawn(asked: &[Share], usable: &[bool]) -> Vec<Share> {
+    drawn(asked, usable, &heirs(OnEmpty::Spill, asked, usable))
+}
+
 #[cfg(test)]
 #[path = "compile_tests.rs"]
 mod tests;
