@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use crate::model::{AnswerReason, ChoiceReason, EndpointId, Moment, OnEmpty, Share};
+use crate::model::{AnswerReason, EndpointId, Moment, OnEmpty, Share};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{ActiveRequest, Choice, Endpoint, InFlight, Route, Version};
 use crate::wire::{Fields, Glimpse, RequestHead};
@@ -171,8 +171,7 @@ impl Routed {
             version.tally.give_away();
         }
         version.tally.begin();
-        self.choice =
-            Choice { version: heir, reason: ChoiceReason::Fallback, placed: None, new_user: self.choice.new_user };
+        self.choice = self.choice.given_to(heir);
         self.spilled = true;
         self.most += self.attempts;
         true

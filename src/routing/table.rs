@@ -104,6 +104,14 @@ pub struct Choice {
     pub new_user: Option<u64>,
 }
 
+impl Choice {
+    /// The request is another version's, for its own cannot have it; a new browser stays one.
+    #[must_use]
+    pub fn given_to(self, version: usize) -> Self {
+        Self { version, reason: ChoiceReason::Fallback, placed: None, ..self }
+    }
+}
+
 /// What decided between stable and the canary of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {

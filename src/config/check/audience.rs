@@ -8,7 +8,7 @@ use super::once;
 use super::routes::Regexes;
 use crate::config::errors::{Errors, Place};
 use crate::config::file::{CohortFile, ConditionFile, RouteFile, RuleFile};
-use crate::config::hints::nearest;
+use crate::config::hints::list;
 use crate::config::input::{Field, Marked};
 use crate::config::names::{CookieName, HeaderName, QueryName, ValueRegex, ValueText};
 use crate::model::{
@@ -20,6 +20,8 @@ use crate::model::{
 const MOST_RULES: usize = 100;
 const MOST_CONDITIONS: usize = 10;
 const MOST_NETWORKS: usize = 1_000;
+/// How many versions are named.
+const NAMED: usize = 10;
 
 /// Who gets which version of a route.
 pub(super) fn audience(
@@ -65,12 +67,10 @@ impl Known<'_> {
     fn find(&self, asked: &Marked<VersionName>, errors: &mut Errors) -> Option<VersionName> {
         let found = self.versions.iter().find(|version| version.name == asked.value);
         if found.is_none() && self.all {
-            let names: Vec<&str> = self.versions.iter().map(|version| version.name.as_str()).collect();
-            let remedy = match nearest(asked.value.as_str(), &names) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "add it to `versions`, or name one of those".to_owned(),
-            };
-            errors.add(&asked.place, format!("the route has no version `{}`: {remedy}", asked.value));
+            let names = self.versions.iter().take(NAMED).map(|version| version.name.as_str());
+            let names = list(&names.collect::<Vec<_>>());
+            let message = format!("the route has no version `{}`: name one of {names}, or add it there", asked.value);
+            errors.add(&asked.place, message);
         }
         found.map(|version| version.name.clone())
     }

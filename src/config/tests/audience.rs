@@ -98,12 +98,12 @@ fn every_error_of_rules_is_said_at_once() {
 {{and: [{{}}, {{query: q, header: h}}, {{value: x}}], clientCidrs: [10.0.0.0/33], version: v}}]"
         ),
         &[
-            "4:14: routes[0].rules[0].header: `X Y` cannot be the name of a header: use letters, digits and `-`, like `X-User`",
-            "4:28: routes[0].rules[0].version: the route has no version `v3`: did you mean `v1`?",
+            "4:12: routes[0].rules[0].header: `X Y` cannot be the name of a header: use letters, digits and `-`, like `X-User`",
+            "4:26: routes[0].rules[0].version: the route has no version `v3`: name one of `v1`, `v2`, or add it there",
             "5:3: routes[0].rules[1]: says more than one thing: give one of `header`, `cookie`, `query`, and the others under \
              `and`",
-            "6:34: routes[0].rules[2].regex: cannot be used with `value`: remove one of them",
-            "7:24: routes[0].rules[3].regex: `(` is not a regular expression that can be used: unclosed group",
+            "6:32: routes[0].rules[2].regex: cannot be used with `value`: remove one of them",
+            "7:22: routes[0].rules[3].regex: `(` is not a regular expression that can be used: unclosed group",
             "8:11: routes[0].rules[4].value: does not say of what: add one of `header`, `cookie`, `query`",
             "8:24: routes[0].rules[4].methods[0]: `get` is another method than GET: write GET",
             "8:29: routes[0].rules[4].methods[1]: TRACE is answered 405 and never routed: remove it",
@@ -118,10 +118,10 @@ fn every_error_of_rules_is_said_at_once() {
              them",
             "15:10: routes[0].rules[11].and[0]: says nothing: give one of `header`, `cookie`, `query`",
             "15:14: routes[0].rules[11].and[1]: says more than one thing: give one of `header`, `cookie`, `query`",
-            "15:38: routes[0].rules[11].and[2]: says nothing: give one of `header`, `cookie`, `query`",
-            "15:66: routes[0].rules[11].clientCidrs[0]: `10.0.0.0/33` is not a network: write ADDRESS/LENGTH, like 10.0.0.0/8 \
+            "15:37: routes[0].rules[11].and[2]: says nothing: give one of `header`, `cookie`, `query`",
+            "15:64: routes[0].rules[11].clientCidrs[0]: `10.0.0.0/33` is not a network: write ADDRESS/LENGTH, like 10.0.0.0/8 \
              or fd00::/8",
-            "15:89: routes[0].rules[11].version: the route has no version `v`: did you mean `v1`?",
+            "15:87: routes[0].rules[11].version: the route has no version `v`: name one of `v1`, `v2`, or add it there",
         ],
     );
 }
