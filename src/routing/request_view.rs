@@ -123,6 +123,47 @@ mod tests {
         assert!(values(&Words::of(&[]), &Part::Query(String::new())).is_empty());
     }
 
+    /// A request of which nothing is known to be well-formed.
+    struct Bytes(Vec<u8>, String);
+
+    impl RequestView for Bytes {
+        fn method(&self) -> &str {
+            "GET"
+        }
+
+        fn header(&self, _: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+            see(&self.0)
+        }
+
+        fn query(&self) -> &str {
+            &self.1
+        }
+
+        fn client(&self) -> Option<IpAddr> {
+            None
+        }
+    }
+
+    proptest::proptest! {
+        /// Found or not, and no harm done; a pair that is well-formed is found whatever is beside it.
+        #[test]
+        fn whatever_comes_is_borne(
+            before in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            after in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            query in "[ -~\u{e9}]{0,60}",
+        ) {
+            let cookies = [&before[..], b"; user=me;", &after[..]].concat();
+            let request = Bytes(cookies, format!("{query}&a=1"));
+            let mut found = false;
+            any_value(&request, &Part::Cookie("user".to_owned()), &mut |value| {
+                found |= value == b"me";
+                found
+            });
+            proptest::prop_assert!(found);
+            proptest::prop_assert!(any_value(&request, &Part::Query("a".to_owned()), &mut |value| value == b"1"));
+        }
+    }
+
     #[test]
     fn looking_ends_with_the_first_yes() {
         let request = Words::of(&["x: 1", "x: 2", "x: 3"]);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::once;
 use super::routes::Regexes;
 use crate::config::errors::{Errors, Place};
-use crate::config::file::{CohortFile, ConditionFile, RouteFile, RuleFile};
+use crate::config::file::{CohortFile, ConditionFile, RouteFile, RuleFile, VersionFile};
 use crate::config::hints::list;
 use crate::config::input::{Field, Marked};
 use crate::config::names::{CookieName, HeaderName, QueryName, ValueRegex, ValueText};
@@ -31,7 +31,8 @@ pub(super) fn audience(
     errors: &mut Errors,
 ) -> Audience {
     let files = route.rules.given();
-    let known = Known { versions, all: !route.versions.is_bad() };
+    let named = |files: &Vec<Marked<VersionFile>>| files.iter().all(|version| !version.value.name.is_bad());
+    let known = Known { versions, all: route.versions.value().is_some_and(named) };
     let mut rules = Vec::new();
     let mut before = Before::default();
     if let Some(files) = files.filter(|files| too_many("rules", &files.value, MOST_RULES, &files.place, errors)) {
@@ -106,7 +107,7 @@ fn rule(
     let further = further(file, regexes, errors)?;
     conditions.extend(further);
     let says_more = !(file.methods.is_absent() && file.client_cidrs.is_absent() && file.and.is_absent());
-    if matches!(part, Some(None)) && !says_more {
+    if matches!(part, Some(None)) && !says_more && file.canary.is_absent() {
         let message = "says nothing of the request: give one of `header`, `cookie`, `query`, `methods`, `clientCidrs`; what \
                        every request gets is the weight of a version";
         errors.add(place, message);

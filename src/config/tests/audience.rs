@@ -162,6 +162,21 @@ fn s3_1_a_rule_that_an_earlier_one_leaves_nothing_is_refused() {
 }
 
 #[test]
+fn nothing_is_concluded_from_what_is_wrong_already() {
+    check_route(
+        "versions: [{name: v1, selector: a}, {name: 2}], rules: [{header: x, version: '2'}, {header: y, canary: v1}]",
+        &["3:46: routes[0].versions[1].name: must be a name, and is the number 2: put it into quotes, \"2\""],
+    );
+    check_route(
+        &format!("{TWO}, rules: [{{canary: v2}}, {{header: x, canary: v9}}]"),
+        &[
+            "3:70: routes[0].rules[0].canary: does not say where a request asks for it: add one of `header`, `cookie`, `query`",
+            "3:95: routes[0].rules[1].canary: the route has no version `v9`: name one of `v1`, `v2`, or add it there",
+        ],
+    );
+}
+
+#[test]
 fn every_error_of_a_cohort_is_said_at_once() {
     for (cohort, expected) in [
         (
@@ -197,7 +212,7 @@ fn what_is_looked_at_for_each_request_is_bounded() {
         &format!("{TWO}, rules: [{many}]"),
         &["3:59: routes[0].rules: has 101 rules, and can have 100: leave some out"],
     );
-    let conditions = vec!["{header: x}"; 11].join(", ");
+    let conditions = ["{header: x}"; 11].join(", ");
     check_route(
         &format!("{TWO}, rules: [{{and: [{conditions}], version: v2}}]"),
         &["3:66: routes[0].rules[0].and: has 11 conditions, and can have 10: leave some out"],
