@@ -170,8 +170,8 @@ fn nothing_is_concluded_from_what_is_wrong_already() {
     check_route(
         &format!("{TWO}, rules: [{{canary: v2}}, {{header: x, canary: v9}}]"),
         &[
-            "3:70: routes[0].rules[0].canary: does not say where a request asks for it: add one of `header`, `cookie`, `query`",
-            "3:95: routes[0].rules[1].canary: the route has no version `v9`: name one of `v1`, `v2`, or add it there",
+            "3:69: routes[0].rules[0].canary: does not say where a request asks for it: add one of `header`, `cookie`, `query`",
+            "3:94: routes[0].rules[1].canary: the route has no version `v9`: name one of `v1`, `v2`, or add it there",
         ],
     );
 }

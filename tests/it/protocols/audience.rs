@@ -296,8 +296,8 @@ async fn s5_6_after_an_abort_canary_cookies_are_ignored() {
     api(&front, "POST /api/v1/routes/shop/rollout", &json!({"action": "abort"})).await;
     assert_eq!(ask(&front, "GET /", &cookie).await.version(), "v1");
     assert_eq!(ask(&front, "GET /", &["X-Canary: always"]).await.version(), "v2");
-    let why = api(&front, "POST /api/v1/explain", &json!({"url": format!("http://{HOST}/"), "headers": {"cookie": "beta=1"}}));
-    let why = why.await["why"].to_string();
+    let question = json!({"url": format!("http://{HOST}/"), "headers": {"cookie": "beta=1"}});
+    let why = api(&front, "POST /api/v1/explain", &question).await["why"].to_string();
     assert!(why.contains("rule 1 would fit, and is ignored: it looks at a cookie"), "{why}");
     assert_eq!(set_weight(&front.router, "shop", "{\"v2\": 0.0001}").await.status, 200);
     assert_eq!(ask(&front, "GET /", &cookie).await.version(), "v2");
