@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use divan::Bencher;
 use serinus::model::{
-    AddressType, BackendRef, Balance, ClusterChange, Cohort, Condition, Conditions, FailureKind, HashKey, Moment,
-    Namespace, OnEmpty, Part, PathMatch, Pod, PodKey, PortRef, RouteSpec, Rule, Service, ServiceKey, ServicePort,
-    Slice, SliceEndpoint, SlicePort, TargetRef, Test, Timestamp, Verdict, VersionSpec,
+    AddressType, BackendRef, Balance, ClusterChange, Cohort, Condition, Conditions, FailureKind, HashKey,
+    Moment, Namespace, OnEmpty, Part, PathMatch, Pod, PodKey, PortRef, RouteSpec, Rule, Service, ServiceKey,
+    ServicePort, Slice, SliceEndpoint, SlicePort, TargetRef, Test, Timestamp, Verdict, VersionSpec,
 };
 use serinus::routing::{AttemptOutcome, Compiler, Place, RequestView, RoutingTable, Split};
 use serinus::state::{Desired, Touched};

@@ -52,9 +52,9 @@ impl RequestView for Told<'_> {
     }
 
     fn header(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        let headers = &self.request.headers;
+        let of_name = self.request.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         // As on the wire, spaces around a value are no part of it.
-        headers.iter().any(|(n, value)| n.eq_ignore_ascii_case(name) && see(value.trim().as_bytes()))
+        of_name.flat_map(|(_, values)| values.split('\n')).any(|value| see(value.trim().as_bytes()))
     }
 
     fn query(&self) -> &str {
@@ -128,7 +128,8 @@ mod tests {
 
     fn ask(method: &str, url: &str, headers: &[(&str, &str)]) -> Result<String, ExplainError> {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let request = ExplainRequest { method: method.to_owned(), url: url.to_owned(), headers, client: None };
+        let request =
+            ExplainRequest { method: method.to_owned(), url: url.to_owned(), headers, client: None };
         explain(&RoutingTable::default(), &request).map(|e| e.why.join("; "))
     }
 
@@ -146,6 +147,19 @@ mod tests {
             assert!(why.contains(needle), "{url}: {why}");
         }
         assert!(ask("TRACE", "/", &[]).unwrap().contains("405"));
+    }
+
+    #[test]
+    fn headers_of_one_name_are_lines() {
+        let headers = [("X-A".to_owned(), " 1\n2, 3 \n".to_owned())].into();
+        let request = ExplainRequest { method: "GET".to_owned(), url: "/".to_owned(), headers, client: None };
+        let told = Told { method: &Method::GET, query: "", request: &request };
+        let mut values = Vec::new();
+        assert!(!told.header("x-a", &mut |value| {
+            values.push(String::from_utf8(value.to_owned()).unwrap());
+            false
+        }));
+        assert_eq!(values, ["1", "2, 3", ""]);
     }
 
     #[test]

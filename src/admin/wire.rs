@@ -281,7 +281,7 @@ pub struct ExplainRequest {
     pub method: String,
     /// Its URL: absolute, or a path, whose host is then that of the `Host` header.
     pub url: String,
-    /// Its headers.
+    /// Its headers; several of one name as several lines.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// The address of its client; left out, rules and cohorts that look at it have none.

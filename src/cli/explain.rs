@@ -1,6 +1,7 @@
 //! `serinus explain`: what a request would get, and why.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -48,11 +49,11 @@ impl ExplainArgs {
     pub fn request(&self) -> ExplainRequest {
         let mut headers: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in &self.headers {
-            // As HTTP has it: several of one name are a list.
-            let name = name.to_ascii_lowercase();
-            let between = if name == "cookie" { "; " } else { ", " };
-            let before = headers.entry(name).or_default();
-            *before = if before.is_empty() { value.clone() } else { format!("{before}{between}{value}") };
+            // Several of one name are told apart by lines, of which a header never has two.
+            match headers.entry(name.to_ascii_lowercase()) {
+                Entry::Vacant(first) => drop(first.insert(value.clone())),
+                Entry::Occupied(mut before) => before.get_mut().extend(["\n", value.as_str()]),
+            }
         }
         ExplainRequest { method: self.method.clone(), url: self.url.clone(), headers, client: self.client }
     }
@@ -142,6 +143,22 @@ mod tests {
         for text in ["", "host", ": x", "a b: c", "a: \u{1}"] {
             assert!(header(text).is_err(), "{text}");
         }
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExplainArgs,
+    }
+
+    #[test]
+    fn the_request_that_is_asked_about() {
+        let line = "explain GET /x -H X-A:1 -H Cookie:a=b -H x-a:2 --client 2001:db8::1".split_whitespace();
+        let request = <Line as clap::Parser>::try_parse_from(line).unwrap().args.request();
+        let headers = [("cookie".to_owned(), "a=b".to_owned()), ("x-a".to_owned(), "1\n2".to_owned())];
+        assert_eq!((request.headers, request.client), (headers.into(), "2001:db8::1".parse().ok()));
+        let bad = "explain GET /x --client shop".split_whitespace();
+        assert!(<Line as clap::Parser>::try_parse_from(bad).is_err());
     }
 
     #[test]

@@ -113,7 +113,9 @@ impl Gateway {
     /// An attempt ended: its pod's record is told, and who looks after pods that are set aside.
     pub(super) fn attempted(&self, routed: &Routed, outcome: AttemptOutcome, took: Duration) {
         let (Some(at), Some(version)) = (routed.at.as_ref(), routed.version()) else { return };
-        if let (1, Some(placed), Some(evidence)) = (routed.attempts, routed.choice.placed, &routed.route.evidence) {
+        if let (1, Some(placed), Some(evidence)) =
+            (routed.attempts, routed.choice.placed, &routed.route.evidence)
+        {
             evidence.record(routed.choice.version, outcome, took, || placed.placement());
         }
         let now = Moment::of(routed.attempted_at + took);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::{
-    Audience, Balance, Cohort, Condition, Guard, HashKey, Moment, OnFail, Part, Placement, RolloutSpec, RolloutStep, Rule,
-    StaticEndpoint, Test, Timestamp, Traffic, Verdict, VersionSpec,
+    Audience, Balance, Cohort, Condition, Guard, HashKey, Moment, OnFail, Part, Placement, RolloutSpec,
+    RolloutStep, Rule, StaticEndpoint, Test, Timestamp, Traffic, Verdict, VersionSpec,
 };
 use crate::rollout::Asked;
 use crate::routing::request_view::Words;
@@ -81,8 +81,11 @@ fn spec(audience: Audience, on_empty: OnEmpty, weights: [&str; 2]) -> RouteSpec 
 impl World {
     /// With pods of these versions.
     fn new(spec: RouteSpec, pods: &[&str]) -> Self {
-        let mut world =
-            Self { desired: Desired::default(), compiler: Compiler::default(), table: RoutingTable::default() };
+        let mut world = Self {
+            desired: Desired::default(),
+            compiler: Compiler::default(),
+            table: RoutingTable::default(),
+        };
         world.config(spec, pods);
         world
     }

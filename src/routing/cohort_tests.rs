@@ -116,7 +116,9 @@ fn check_share(found: usize, users: u64, share: f64) {
 #[test]
 fn s3_2_shares_of_users_are_those_asked_for_within_noise() {
     let users = 40_000;
-    for (salt, canaries) in [("a", &[1_000, 100_000][..]), ("b", &[10_000]), ("", &[500_000, 1]), ("a", &[3, 0, 300_000])] {
+    for (salt, canaries) in
+        [("a", &[1_000, 100_000][..]), ("b", &[10_000]), ("", &[500_000, 1]), ("a", &[3, 0, 300_000])]
+    {
         let dealt = dealt(salt, canaries, users);
         for (i, share) in canaries.iter().enumerate() {
             let found = dealt.iter().filter(|version| **version == i + 1).count();

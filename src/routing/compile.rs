@@ -12,8 +12,8 @@ use crate::model::{
 };
 use crate::state::{Desired, Resolved, ResolvedEndpoint, RouteWeights, Touched};
 
-use super::audience::{CompiledAudience, Situation};
 use super::ailing::{empty_versions, nothing_better, panicking};
+use super::audience::{CompiledAudience, Situation};
 use super::balance::Balancer;
 use super::carry::{CarriedRoute, Endpoints, Manner, Unused};
 use super::matcher::Matcher;
@@ -125,8 +125,7 @@ impl Compiler {
         let versions = versions(spec, &mut carried, members, found, (just_up, now), asked.iter().zip(&drawn));
         // So that a version that is empty for a while, and gives its share away, owes nothing when it is back.
         let parts = drawn.iter().map(|share| u64::from(share.millionths())).zip(&carried.places);
-        let split =
-            Split::new(parts.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
+        let split = Split::new(parts.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
         problems.sort();
         problems.dedup();
         let budget = Arc::clone(&carried.budget);

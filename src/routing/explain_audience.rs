@@ -133,7 +133,12 @@ fn unmet(condition: &Condition, request: &dyn RequestView) -> String {
             format!("the method is not {}", methods.join(" or "))
         }
         Condition::Client(networks) => {
-            let mut list = networks.iter().take(NETWORKS_SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let mut list = networks
+                .iter()
+                .take(NETWORKS_SHOWN)
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" or ");
             if networks.len() > NETWORKS_SHOWN {
                 list.push_str(&format!(" or {} more", networks.len() - NETWORKS_SHOWN));
             }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Audience, Balance, Cohort, Condition, HashKey, OnEmpty, Part, PathMatch, RouteSpec, Rule, StaticEndpoint, Test,
-    Timestamp, Verdict, VersionSpec,
+    Audience, Balance, Cohort, Condition, HashKey, OnEmpty, Part, PathMatch, RouteSpec, Rule, StaticEndpoint,
+    Test, Timestamp, Verdict, VersionSpec,
 };
 use crate::routing::request_view::Words;
 use crate::routing::{Compiler, RoutingTable};
@@ -208,7 +208,10 @@ fn with_audience() -> RouteSpec {
             verdict: to("v2"),
         },
         Rule {
-            conditions: vec![Condition::Value(Part::Query("preview".to_owned()), Test::matches("v[0-9]").unwrap())],
+            conditions: vec![Condition::Value(
+                Part::Query("preview".to_owned()),
+                Test::matches("v[0-9]").unwrap(),
+            )],
             verdict: to("v2"),
         },
         Rule { conditions: vec![Condition::Client(vec!["10.0.0.0/8".parse().unwrap()])], verdict: to("v1") },
@@ -270,7 +273,8 @@ fn s3_2_what_becomes_of_who_has_no_key() {
         table(vec![RouteSpec { audience, ..spec("shop", &[], &[], "30") }], &PODS)
     };
     let salt = || "shop".to_owned();
-    let weights = ["version `v1`: 70 % by weight, among 2 endpoints", "version `v2`: 30 % by weight, among 1 endpoint"];
+    let weights =
+        ["version `v1`: 70 % by weight, among 2 endpoints", "version `v2`: 30 % by weight, among 1 endpoint"];
     let user = HashKey::Cookie("user".to_owned());
     for (cohort, decides, why) in [
         (

@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn cookies_are_found_in_every_field_and_what_is_none_is_passed_over() {
-        let request = Words::of(&["cookie: a=1; b=2;; =x; c; a=3", "X-A: no", "Cookie: b=; a = 4 ; A=5; a=\"q\""]);
+        let request =
+            Words::of(&["cookie: a=1; b=2;; =x; c; a=3", "X-A: no", "Cookie: b=; a = 4 ; A=5; a=\"q\""]);
         assert_eq!(values(&request, &Part::Cookie("a".to_owned())), ["1", "3", "4", "\"q\""]);
         assert_eq!(values(&request, &Part::Cookie("b".to_owned())), ["2", ""]);
         assert!(values(&request, &Part::Cookie("c".to_owned())).is_empty());

@@ -40,7 +40,11 @@ fn s3_1_methods_and_clients() {
     let methods = [Condition::Method(vec!["GET".to_owned(), "HEAD".to_owned()])];
     assert!(fits(&methods, &["!HEAD"]) && !fits(&methods, &["!POST"]));
     let clients = [Condition::Client(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()])];
-    assert!(fits(&clients, &["@10.1.2.3"]) && fits(&clients, &["@::ffff:10.1.2.3"]) && fits(&clients, &["@fd00::1"]));
+    assert!(
+        fits(&clients, &["@10.1.2.3"])
+            && fits(&clients, &["@::ffff:10.1.2.3"])
+            && fits(&clients, &["@fd00::1"])
+    );
     assert!(!fits(&clients, &["@11.1.2.3"]) && !fits(&clients, &[]));
 }
 
@@ -72,7 +76,11 @@ fn s3_1_always_and_never_as_with_ingress_nginx() {
         assert_eq!(decide(&[other]), None, "{other}");
     }
     assert_eq!(decide(&[]), None);
-    assert_eq!(decide(&["X-Canary: yes", "X-Canary: never", "X-Canary: always"]), Some(0), "the first that says it");
+    assert_eq!(
+        decide(&["X-Canary: yes", "X-Canary: never", "X-Canary: always"]),
+        Some(0),
+        "the first that says it"
+    );
     assert_eq!(decide(&["X-Canary: always", "!POST"]), None, "its other conditions must hold");
 }
 
@@ -82,7 +90,8 @@ fn s5_6_cookies_lead_no_more_to_a_version_that_was_taken_back() {
     let to = |version: &str| Verdict::Version(version.parse().unwrap());
     let asks = |by| Verdict::Canary { by, version: "v2".parse().unwrap() };
     let decide = |conditions: &[Condition], verdict, lines: &[&'static str]| {
-        CompiledRule::new(&Rule { conditions: conditions.to_vec(), verdict }, 1, true).decide(&Words::of(lines))
+        CompiledRule::new(&Rule { conditions: conditions.to_vec(), verdict }, 1, true)
+            .decide(&Words::of(lines))
     };
     let by_cookie = [Condition::Value(cookie(), Test::Present)];
     let by_header = [Condition::Value(header("x"), Test::Present)];

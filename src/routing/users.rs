@@ -112,7 +112,9 @@ mod tests {
     #[test]
     fn counts_each_user_once_to_a_few_percent() {
         assert_eq!(estimate(std::iter::empty()), 0.0);
-        for (count, off) in [(1_u64, 0.01), (10, 0.1), (100, 0.1), (2_500, 0.1), (10_000, 0.1), (300_000, 0.1)] {
+        for (count, off) in
+            [(1_u64, 0.01), (10, 0.1), (100, 0.1), (2_500, 0.1), (10_000, 0.1), (300_000, 0.1)]
+        {
             let users = (0..count).chain(0..count.min(1_000)).map(|n| hash_key(&n.to_le_bytes()));
             let found = estimate(users);
             assert!((found / count as f64 - 1.0).abs() < off, "{found} of {count}");

@@ -35,7 +35,9 @@ pub(super) fn audience(
     let known = Known { versions, all: route.versions.value().is_some_and(named) };
     let mut rules = Vec::new();
     let mut before = Before::default();
-    if let Some(files) = files.filter(|files| too_many("rules", &files.value, MOST_RULES, &files.place, errors)) {
+    if let Some(files) =
+        files.filter(|files| too_many("rules", &files.value, MOST_RULES, &files.place, errors))
+    {
         for file in &files.value {
             if let Some(rule) = rule(file, &known, regexes, errors) {
                 before.add(&rule, &file.place, errors);
@@ -70,7 +72,8 @@ impl Known<'_> {
         if found.is_none() && self.all {
             let names = self.versions.iter().take(NAMED).map(|version| version.name.as_str());
             let names = list(&names.collect::<Vec<_>>());
-            let message = format!("the route has no version `{}`: name one of {names}, or add it there", asked.value);
+            let message =
+                format!("the route has no version `{}`: name one of {names}, or add it there", asked.value);
             errors.add(&asked.place, message);
         }
         found.map(|version| version.name.clone())
@@ -138,7 +141,8 @@ fn verdict(
                 known.find(canary, errors)
             };
             if matches!(part, Some(None)) {
-                let message = "does not say where a request asks for it: add one of `header`, `cookie`, `query`";
+                let message =
+                    "does not say where a request asks for it: add one of `header`, `cookie`, `query`";
                 errors.add(&canary.place, message);
             }
             Some(Verdict::Canary { by: part?.clone()?, version: found? })
@@ -234,7 +238,8 @@ impl Value<'_> {
         let places = [self.value.given().map(|v| &v.place), self.regex.given().map(|r| &r.place)];
         for place in places.into_iter().flatten() {
             if asks_for_canary {
-                let message = "cannot be used with `canary`, which looks for `always` and `never`: remove one of them";
+                let message =
+                    "cannot be used with `canary`, which looks for `always` and `never`: remove one of them";
                 errors.add(place, message);
                 return None;
             }
@@ -307,7 +312,9 @@ fn follows(narrow: &Condition, wide: &Condition) -> bool {
             (Test::Is(value), wide) => wide.passes(value.as_bytes()),
             (narrow, wide) => narrow == wide,
         },
-        (Condition::Method(narrow), Condition::Method(wide)) => narrow.iter().all(|method| wide.contains(method)),
+        (Condition::Method(narrow), Condition::Method(wide)) => {
+            narrow.iter().all(|method| wide.contains(method))
+        }
         (Condition::Client(narrow), Condition::Client(wide)) => {
             let is_within = |net: &IpNet| wide.iter().any(|other| other.contains(net));
             narrow.iter().all(is_within)
@@ -327,7 +334,8 @@ fn cohort(file: &Marked<CohortFile>, route: &str, errors: &mut Errors) -> Option
     let client = client_ip.value().copied().unwrap_or_default().then_some(HashKey::ClientIp);
     let mut keys = [header, cookie, client].into_iter().flatten();
     let (Some(key), None) = (keys.next(), keys.next()) else {
-        let what = if client_ip.is_absent() && file.value.header.is_absent() && file.value.cookie.is_absent() {
+        let what = if client_ip.is_absent() && file.value.header.is_absent() && file.value.cookie.is_absent()
+        {
             "does not say what tells users apart"
         } else {
             "must have one key"

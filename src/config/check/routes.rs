@@ -10,11 +10,12 @@ use crate::config::errors::{Errors, Place, shorten};
 use crate::config::file::{PathFile, RouteFile, VersionFile};
 use crate::config::hints::nearest;
 use crate::config::input::{AnyLength, Field, Marked};
-use crate::config::settings::Discovery;
 use crate::config::names::ValueRegex;
+use crate::config::settings::Discovery;
 use crate::config::values::RegexPath;
 use crate::model::{
-    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, Test, VersionSpec,
+    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, Test,
+    VersionSpec,
 };
 
 /// How many pairs of host and path the routes may have in all.

@@ -75,7 +75,10 @@ fn s3_2_every_field_of_a_cohort_means_what_it_says() {
         cohort("{cookie: User, set: true, salt: 's 1'}"),
         Cohort { key: cookie.clone(), set: true, salt: salt("s 1") }
     );
-    assert_eq!(cohort("{cookie: User, clientIp: false}"), Cohort { key: cookie, set: false, salt: salt("r") });
+    assert_eq!(
+        cohort("{cookie: User, clientIp: false}"),
+        Cohort { key: cookie, set: false, salt: salt("r") }
+    );
     assert_eq!(cohort("{clientIp: true}"), Cohort { key: HashKey::ClientIp, set: false, salt: salt("r") });
 }
 
@@ -130,9 +133,12 @@ fn every_error_of_rules_is_said_at_once() {
 #[track_caller]
 fn never_fit(rules: &[&str], expected: &[usize]) {
     let text = format!("{TWO}, rules: [\n{}]", rules.join(",\n"));
-    let said = super::errors(&format!("routes:\n- {{name: r, service: a/b,\n  {}}}", text.replace('\n', "\n  ")));
+    let said =
+        super::errors(&format!("routes:\n- {{name: r, service: a/b,\n  {}}}", text.replace('\n', "\n  ")));
     let found: Vec<usize> = (0..rules.len())
-        .filter(|i| said.iter().any(|e| e.contains(&format!("rules[{i}]: would never fit: the rule on line"))))
+        .filter(|i| {
+            said.iter().any(|e| e.contains(&format!("rules[{i}]: would never fit: the rule on line")))
+        })
         .collect();
     assert_eq!((found.as_slice(), said.len()), (expected, expected.len()), "{said:#?}");
 }
@@ -149,14 +155,30 @@ fn s3_1_a_rule_that_an_earlier_one_leaves_nothing_is_refused() {
     never_fit(&["{header: x, methods: [GET], version: v2}", "{header: x, version: v1}"], &[]);
     never_fit(&["{methods: [GET, HEAD], version: v2}", "{header: x, methods: [GET], version: v1}"], &[1]);
     never_fit(&["{methods: [GET], version: v2}", "{methods: [GET, HEAD], version: v1}"], &[]);
-    never_fit(&["{clientCidrs: [10.0.0.0/8], version: v2}", "{clientCidrs: [10.1.0.0/16, 10.2.0.0/16], version: v1}"], &[1]);
-    never_fit(&["{clientCidrs: [10.1.0.0/16], version: v2}", "{clientCidrs: [10.0.0.0/8], version: v1}"], &[]);
+    never_fit(
+        &[
+            "{clientCidrs: [10.0.0.0/8], version: v2}",
+            "{clientCidrs: [10.1.0.0/16, 10.2.0.0/16], version: v1}",
+        ],
+        &[1],
+    );
+    never_fit(
+        &["{clientCidrs: [10.1.0.0/16], version: v2}", "{clientCidrs: [10.0.0.0/8], version: v1}"],
+        &[],
+    );
     // What asks for the canary takes two words.
     never_fit(&["{header: x, canary: v2}", "{header: x, version: v1}"], &[]);
-    never_fit(&["{header: x, canary: v2}", "{header: x, value: never, version: v2}", "{header: x, canary: v2}"], &[1, 2]);
+    never_fit(
+        &["{header: x, canary: v2}", "{header: x, value: never, version: v2}", "{header: x, canary: v2}"],
+        &[1, 2],
+    );
     never_fit(&["{header: x, value: always, version: v1}", "{header: x, canary: v2}"], &[]);
     never_fit(
-        &["{header: x, value: always, version: v1}", "{header: x, value: never, version: v1}", "{header: x, canary: v2}"],
+        &[
+            "{header: x, value: always, version: v1}",
+            "{header: x, value: never, version: v1}",
+            "{header: x, canary: v2}",
+        ],
         &[2],
     );
 }
@@ -181,12 +203,18 @@ fn every_error_of_a_cohort_is_said_at_once() {
     for (cohort, expected) in [
         (
             "{header: x, cookie: y}",
-            &["3:11: routes[0].cohort: must have one key: give one of `header`, `cookie`, `clientIp: true`"][..],
+            &["3:11: routes[0].cohort: must have one key: give one of `header`, `cookie`, `clientIp: true`"]
+                [..],
         ),
-        ("{clientIp: false}", &["3:11: routes[0].cohort: must have one key: give one of `header`, `cookie`, `clientIp: true`"]),
+        (
+            "{clientIp: false}",
+            &["3:11: routes[0].cohort: must have one key: give one of `header`, `cookie`, `clientIp: true`"],
+        ),
         (
             "{salt: s}",
-            &["3:11: routes[0].cohort: does not say what tells users apart: give one of `header`, `cookie`, `clientIp: true`"],
+            &[
+                "3:11: routes[0].cohort: does not say what tells users apart: give one of `header`, `cookie`, `clientIp: true`",
+            ],
         ),
         (
             "{header: x, set: true, salt: ''}",
@@ -195,10 +223,13 @@ fn every_error_of_a_cohort_is_said_at_once() {
                 "3:40: routes[0].cohort.salt: is empty: write a text, or leave the field out",
             ],
         ),
-        ("{cookie: 'a b', percent: 3}", &[
-            "3:20: routes[0].cohort.cookie: `a b` cannot be the name of a cookie: use letters, digits and `-`, like `session`",
-            "3:27: routes[0].cohort.percent: unknown field: the fields here are `header`, `cookie`, `clientIp`, `set`, `salt`",
-        ]),
+        (
+            "{cookie: 'a b', percent: 3}",
+            &[
+                "3:20: routes[0].cohort.cookie: `a b` cannot be the name of a cookie: use letters, digits and `-`, like `session`",
+                "3:27: routes[0].cohort.percent: unknown field: the fields here are `header`, `cookie`, `clientIp`, `set`, `salt`",
+            ],
+        ),
     ] {
         check_route(&format!("cohort: {cohort}, {TWO}"), expected);
     }
