@@ -9,17 +9,17 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
 use serinus::model::{
-    AddressType, BackendRef, Balance, ClusterChange, Conditions, FailureKind, HashKey, Moment, Namespace,
-    OnEmpty, PathMatch, Pod, PodKey, PortRef, RouteSpec, Service, ServiceKey, ServicePort, Slice,
-    SliceEndpoint, SlicePort, TargetRef, Timestamp, VersionSpec,
+    AddressType, BackendRef, Balance, ClusterChange, Cohort, Condition, Conditions, FailureKind, HashKey,
+    Moment, Namespace, OnEmpty, Part, PathMatch, Pod, PodKey, PortRef, RouteSpec, Rule, Service, ServiceKey,
+    ServicePort, Slice, SliceEndpoint, SlicePort, TargetRef, Test, Timestamp, Verdict, VersionSpec,
 };
-use serinus::routing::{AttemptOutcome, Compiler, Place, RoutingTable, Split};
+use serinus::routing::{AttemptOutcome, Compiler, Place, RequestView, RoutingTable, Split};
 use serinus::state::{Desired, Touched};
 
 fn main() {
@@ -51,6 +51,11 @@ impl World {
     }
 
     fn balanced(routes: u32, pods_each: u32, balance: &Balance) -> Self {
+        Self::with(routes, pods_each, |spec| spec.balance = balance.clone())
+    }
+
+    /// With routes that `change` has changed.
+    fn with(routes: u32, pods_each: u32, change: impl Fn(&mut RouteSpec)) -> Self {
         let namespace: Namespace = Arc::from("web");
         let mut world = World {
             desired: Desired::default(),
@@ -63,7 +68,9 @@ impl World {
             let key = ServiceKey::new(Arc::clone(&namespace), format!("svc-{route}"));
             let port = ServicePort { name: Arc::from("http"), port: 80, app_protocol: None };
             services.push((key.clone(), Service { ports: vec![port] }));
-            specs.push(RouteSpec { balance: balance.clone(), ..spec(route, key.clone()) });
+            let mut spec = spec(route, key.clone());
+            change(&mut spec);
+            specs.push(spec);
             let pods: Vec<_> = (0..pods_each).map(|i| pod(&namespace, route, i)).collect();
             world.slices.extend(
                 pods.chunks(100)
@@ -109,6 +116,7 @@ fn spec(route: u32, service: ServiceKey) -> RouteSpec {
         paths: vec![PathMatch::prefix("/cart").unwrap(), PathMatch::prefix("/api/v1").unwrap()],
         backend: BackendRef { service, port: Some(PortRef::Number(80)) },
         versions: vec![version("v1", "version!=v2", None), version("v2", "version=v2", Some("0.1"))],
+        audience: serinus::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: serinus::model::Traffic::default(),
@@ -180,6 +188,74 @@ fn decision_with_port_upper_case_and_long_path(bencher: Bencher) {
 }
 
 /// The ways to balance, by the name in the config.
+/// A browser's request, as rules and cohorts look at it.
+struct Browser;
+
+const HEADERS: [(&str, &[u8]); 8] = [
+    ("host", b"shop-0.example.com"),
+    ("user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+    ("accept", b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("accept-language", b"en-US,en;q=0.5"),
+    ("accept-encoding", b"gzip, deflate, br, zstd"),
+    ("referer", b"https://shop-0.example.com/items"),
+    ("cookie", b"theme=dark; session=0b4a6a5e-0000-4000-8000-000000000042; _ga=GA1.1.1234567890.1234567890"),
+    ("priority", b"u=0, i"),
+];
+
+impl RequestView for Browser {
+    fn method(&self) -> &str {
+        "GET"
+    }
+
+    fn header(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        HEADERS.iter().any(|(other, value)| name.eq_ignore_ascii_case(other) && see(value))
+    }
+
+    fn query(&self) -> &str {
+        "page=2&sort=price"
+    }
+
+    fn client(&self) -> Option<IpAddr> {
+        Some([203, 0, 113, 7].into())
+    }
+}
+
+/// Five rules of which none fits, one of each kind.
+fn five_rules() -> Vec<Rule> {
+    let header = |name: &str| Part::Header(name.to_owned());
+    let to_v2 = || Verdict::Version("v2".parse().unwrap());
+    let value = |part, test| Rule { conditions: vec![Condition::Value(part, test)], verdict: to_v2() };
+    vec![
+        value(header("x-beta"), Test::Is("yes".to_owned())),
+        value(Part::Cookie("group".to_owned()), Test::matches("beta-[0-9]+").unwrap()),
+        value(Part::Query("preview".to_owned()), Test::Present),
+        Rule { conditions: vec![Condition::Client(vec!["10.0.0.0/8".parse().unwrap()])], verdict: to_v2() },
+        Rule {
+            conditions: Vec::new(),
+            verdict: Verdict::Canary { by: header("x-canary"), version: "v2".parse().unwrap() },
+        },
+    ]
+}
+
+/// What decides, in a route that the last column says: nothing before the weight, five rules of which none fits, a user's cookie.
+#[divan::bench(args = ["weight", "5 rules", "cohort"], sample_size = 10_000)]
+fn decision_for_a_browser(bencher: Bencher, by: &str) {
+    let key = HashKey::Cookie("session".to_owned());
+    let cohort = Cohort { key, set: false, salt: "shop".to_owned() };
+    let table = World::with(1, 10, |spec| match by {
+        "5 rules" => spec.audience.rules = five_rules(),
+        "cohort" => spec.audience.cohort = Some(cohort.clone()),
+        _ => {}
+    })
+    .table();
+    bencher.bench_local(|| {
+        let (route, _) = table.find(black_box("shop-0.example.com"), black_box("/api/v1/items/42")).unwrap();
+        let choice = route.choose_for(black_box(&Browser), random).unwrap();
+        let in_flight = route.versions[choice.version].pick(None, NOW, |_| false, random).unwrap();
+        in_flight.endpoint().in_flight() as usize + choice.version
+    });
+}
+
 const BALANCES: [&str; 4] = ["leastRequest", "roundRobin", "peakEwma", "hash"];
 
 fn balance(name: &str) -> Balance {

@@ -43,6 +43,7 @@ fn route(line: &str) -> Option<Arc<RouteSpec>> {
         paths,
         backend: BackendRef { service: ServiceKey::new("a", "b"), port: None },
         versions: Vec::new(),
+        audience: serinus::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: Traffic::default(),

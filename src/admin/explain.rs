@@ -1,9 +1,11 @@
 //! What a request would get: the same answer for the API and for `serinus explain --config`.
 
+use std::net::IpAddr;
+
 use axum::http::{Method, Uri, uri::Scheme};
 
 use crate::model::AnswerReason;
-use crate::routing::{Explanation, RoutingTable};
+use crate::routing::{Explanation, RequestView, RoutingTable};
 
 use super::wire::{ExplainRequest, Explained, VersionOdds};
 
@@ -25,7 +27,7 @@ pub enum ExplainError {
 /// # Errors
 /// When its method or URL cannot be one.
 pub fn explain(table: &RoutingTable, request: &ExplainRequest) -> Result<Explained, ExplainError> {
-    let Target { method, host, path } = Target::of(request)?;
+    let Target { method, host, path, query } = Target::of(request)?;
     if method == Method::CONNECT || method == Method::TRACE {
         let reason = AnswerReason::MethodNotAllowed;
         return Ok(Explained {
@@ -33,7 +35,35 @@ pub fn explain(table: &RoutingTable, request: &ExplainRequest) -> Result<Explain
             ..Explained::default()
         });
     }
-    Ok(table.explain(&host, &path).into())
+    let told = Told { method: &method, query: &query, request };
+    Ok(table.explain(&host, &path, &told).into())
+}
+
+/// A request as it was told.
+struct Told<'a> {
+    method: &'a Method,
+    query: &'a str,
+    request: &'a ExplainRequest,
+}
+
+impl RequestView for Told<'_> {
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn header(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let of_name = self.request.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        // As on the wire, spaces around a value are no part of it.
+        of_name.flat_map(|(_, values)| values.split('\n')).any(|value| see(value.trim().as_bytes()))
+    }
+
+    fn query(&self) -> &str {
+        self.query
+    }
+
+    fn client(&self) -> Option<IpAddr> {
+        self.request.client
+    }
 }
 
 /// The parts of a request that routing looks at.
@@ -45,6 +75,8 @@ pub struct Target {
     pub host: String,
     /// Its path, without the query.
     pub path: String,
+    /// Its query, without the `?`; empty when there is none.
+    pub query: String,
 }
 
 impl Target {
@@ -66,7 +98,8 @@ impl Target {
             (None, false) if uri.path().starts_with('/') => header.unwrap_or_default(),
             _ => return Err(bad_url()),
         };
-        Ok(Self { method, host: host.to_owned(), path: uri.path().to_owned() })
+        let query = uri.query().unwrap_or_default().to_owned();
+        Ok(Self { method, host: host.to_owned(), path: uri.path().to_owned(), query })
     }
 }
 
@@ -95,7 +128,8 @@ mod tests {
 
     fn ask(method: &str, url: &str, headers: &[(&str, &str)]) -> Result<String, ExplainError> {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let request = ExplainRequest { method: method.to_owned(), url: url.to_owned(), headers };
+        let request =
+            ExplainRequest { method: method.to_owned(), url: url.to_owned(), headers, client: None };
         explain(&RoutingTable::default(), &request).map(|e| e.why.join("; "))
     }
 
@@ -116,6 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn headers_of_one_name_are_lines() {
+        let headers = [("X-A".to_owned(), " 1\n2, 3 \n".to_owned())].into();
+        let request = ExplainRequest { method: "GET".to_owned(), url: "/".to_owned(), headers, client: None };
+        let told = Told { method: &Method::GET, query: "", request: &request };
+        let mut values = Vec::new();
+        assert!(!told.header("x-a", &mut |value| {
+            values.push(String::from_utf8(value.to_owned()).unwrap());
+            false
+        }));
+        assert_eq!(values, ["1", "2, 3", ""]);
+    }
+
+    #[test]
     fn refuses_what_is_no_request() {
         for url in ["", "shop.example.com", "shop.example.com/x", "ftp://h/x", "http://", "*", "/a b", "h:80"]
         {
@@ -130,7 +177,7 @@ mod tests {
         #[test]
         fn never_panics(method in ".{0,12}", url in "(http://)?[ -~é/:@?#%\\[\\]]{0,40}", host in ".{0,20}") {
             let headers = [("host".to_owned(), host)].into();
-            let _ = explain(&RoutingTable::default(), &ExplainRequest { method, url, headers });
+            let _ = explain(&RoutingTable::default(), &ExplainRequest { method, url, headers, client: None });
         }
     }
 }

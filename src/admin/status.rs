@@ -19,16 +19,17 @@ const LISTED: usize = 100;
 pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> RouteStatus {
     // Read once, so that the shares sum to a whole while requests go on.
     let requests: Vec<u64> = route.versions.iter().map(Version::requests_of_revision).collect();
-    let total = requests.iter().sum();
-    let version =
-        |(place, (v, requests)): (usize, (&Version, u64))| version(v, place == 0, requests, total, recent);
+    let users: Vec<Option<f64>> = route.versions.iter().map(Version::users_of_revision).collect();
+    let total = (requests.iter().sum(), users.iter().flatten().sum());
+    let had = requests.into_iter().zip(users);
+    let version = |(place, (v, had)): (usize, (&Version, _))| version(v, place == 0, had, total, recent);
     RouteStatus {
         name: route.name().to_string(),
         revision: route.revision.0,
         service: route.spec.backend.service.to_string(),
         hosts: route.spec.hosts.iter().map(ToString::to_string).collect(),
         paths: route.spec.paths.iter().map(path).collect(),
-        versions: route.versions.iter().zip(requests).enumerate().map(version).collect(),
+        versions: route.versions.iter().zip(had).enumerate().map(version).collect(),
         unassigned_count: route.unassigned.len(),
         unassigned: route
             .unassigned
@@ -102,7 +103,15 @@ pub(super) fn revision(entry: RevisionEntry) -> RevisionStatus {
     }
 }
 
-fn version(version: &Version, stable: bool, requests: u64, total: u64, recent: &Recent) -> VersionStatus {
+/// What the API shows of a version that had so many requests, and users where the route has a cohort, of that many.
+fn version(
+    version: &Version,
+    stable: bool,
+    (requests, users): (u64, Option<f64>),
+    (all_requests, all_users): (u64, f64),
+    recent: &Recent,
+) -> VersionStatus {
+    let percent = |part: f64, of: f64| (of > 0.0).then(|| round(100.0 * part / of));
     let now = version.tally.snapshot();
     let window: Counts = recent.of(&version.tally, &now);
     let millis = |part| window.quantile(part).map(|time| round(time.as_secs_f64() * 1000.0));
@@ -111,8 +120,10 @@ fn version(version: &Version, stable: bool, requests: u64, total: u64, recent: &
         stable,
         weight: version.asked,
         effective_weight: version.effective,
-        measured_share: (total > 0).then(|| round(100.0 * requests as f64 / total as f64)),
+        measured_share: percent(requests as f64, all_requests as f64),
         requests,
+        users: users.map(|users| users.round() as u64),
+        measured_user_share: users.and_then(|users| percent(users, all_users)),
         error_rate: window.error_percent().map(round),
         p50_ms: millis(0.5),
         p99_ms: millis(0.99),

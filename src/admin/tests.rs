@@ -24,6 +24,7 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
         paths: Vec::new(),
         backend: BackendRef { service: service.clone(), port: None },
         versions: vec![version("v1", "version!=v2"), version("v2", "version=v2")],
+        audience: crate::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),

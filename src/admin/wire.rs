@@ -6,6 +6,7 @@
 mod rollout;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -89,6 +90,16 @@ pub struct VersionStatus {
     pub measured_share: Option<f64>,
     /// How many requests it got under the revision in force.
     pub requests: u64,
+    /// How many different users it got under the revision in force, estimated to about 3 %; null where the route has no
+    /// `cohort`.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub users: Option<u64>,
+    /// Its part of the route's users under the revision in force, in percent, as exact as `users` is; null where the route has
+    /// no `cohort`, and before the first.
+    #[serde(default)]
+    #[schema(required = true, minimum = 0, maximum = 100)]
+    pub measured_user_share: Option<f64>,
     /// The part of its recent requests that was answered with 5xx, in percent.
     #[schema(required = true, minimum = 0, maximum = 100)]
     pub error_rate: Option<f64>,
@@ -270,9 +281,13 @@ pub struct ExplainRequest {
     pub method: String,
     /// Its URL: absolute, or a path, whose host is then that of the `Host` header.
     pub url: String,
-    /// Its headers.
+    /// Its headers; several of one name as several lines.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// The address of its client; left out, rules and cohorts that look at it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "203.0.113.7")]
+    pub client: Option<IpAddr>,
 }
 
 fn get() -> String {

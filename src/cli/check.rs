@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::config::{self, ConfigErrors, Discovery, Listener, Settings};
 use crate::model::{
-    Balance, ClientAuth, Edge, HashKey, MinTls, Moment, Protocol, RouteSpec, Timestamp, Traffic,
+    Audience, Balance, ClientAuth, Edge, HashKey, MinTls, Moment, Protocol, RouteSpec, Timestamp, Traffic,
 };
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::Desired;
@@ -157,7 +157,21 @@ fn carried(route: &RouteSpec) -> Option<String> {
         Balance::Hash(HashKey::ClientIp) => Some("balance by client".to_owned()),
     };
     let own_if = |different: bool, name: &str| different.then(|| format!("own {name}"));
+    let Audience { rules, cohort } = &route.audience;
+    let rules = match rules.len() {
+        0 => None,
+        1 => Some("1 rule".to_owned()),
+        n => Some(format!("{n} rules")),
+    };
+    let users = cohort.as_ref().map(|cohort| match (&cohort.key, cohort.set) {
+        (HashKey::Header(name), _) => format!("users by header {name}"),
+        (HashKey::Cookie(name), false) => format!("users by cookie {name}"),
+        (HashKey::Cookie(name), true) => format!("users by cookie {name}, set by Serinus"),
+        (HashKey::ClientIp, _) => "users by client".to_owned(),
+    });
     said([
+        rules,
+        users,
         balance,
         own.upstream_tls.as_ref().map(|tls| {
             let unchecked = if tls.insecure_skip_verify { ", certificates not checked" } else { "" };
@@ -212,7 +226,8 @@ mod tests {
     #[test]
     fn a_config_alone_says_nothing_of_a_clusters_pods() {
         let table = compile(Path::new("config/serinus.yaml")).unwrap();
-        let why = table.explain("shop.example.com", "/").why.join("\n");
+        let request = serde_json::from_str(r#"{"url": "http://shop.example.com/"}"#).unwrap();
+        let why = crate::admin::explain(&table, &request).unwrap().why.join("\n");
         assert!(why.contains("version `v2`: 0.1 % by weight; its pods are not known"), "{why}");
         assert!(!why.contains("no usable pod") && !why.contains("503"), "{why}");
     }

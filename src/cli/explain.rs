@@ -1,7 +1,9 @@
 //! `serinus explain`: what a request would get, and why.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ureq::http::Method;
@@ -20,7 +22,7 @@ const NAMED: usize = 5;
 /// Says which route, version and rule a request would get, and why
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Asking changes nothing: the split does not move.\n\nExamples:\n  serinus explain GET http://shop.example.com/cart\n  serinus explain GET /cart -H 'Host: shop.example.com'\n  serinus explain --config serinus.yaml GET http://shop.example.com/"
+    after_help = "Asking changes nothing: the split does not move.\n\nExamples:\n  serinus explain GET http://shop.example.com/cart\n  serinus explain GET /cart -H 'Host: shop.example.com' -H 'X-Canary: always'\n  serinus explain --config serinus.yaml GET http://shop.example.com/"
 )]
 pub struct ExplainArgs {
     /// Ask this config file instead of a running router
@@ -33,6 +35,9 @@ pub struct ExplainArgs {
     /// A header of the request, as 'name: value'; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<(String, String)>,
+    /// The address of the request's client, for rules and cohorts that look at it
+    #[arg(long, value_name = "IP")]
+    pub client: Option<IpAddr>,
     /// Which router to ask.
     #[command(flatten)]
     pub admin: AdminArgs,
@@ -44,11 +49,13 @@ impl ExplainArgs {
     pub fn request(&self) -> ExplainRequest {
         let mut headers: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in &self.headers {
-            // As HTTP has it: several of one name are a list.
-            let before = headers.entry(name.to_ascii_lowercase()).or_default();
-            *before = if before.is_empty() { value.clone() } else { format!("{before}, {value}") };
+            // Several of one name are told apart by lines, of which a header never has two.
+            match headers.entry(name.to_ascii_lowercase()) {
+                Entry::Vacant(first) => drop(first.insert(value.clone())),
+                Entry::Occupied(mut before) => before.get_mut().extend(["\n", value.as_str()]),
+            }
         }
-        ExplainRequest { method: self.method.clone(), url: self.url.clone(), headers }
+        ExplainRequest { method: self.method.clone(), url: self.url.clone(), headers, client: self.client }
     }
 }
 
@@ -138,12 +145,29 @@ mod tests {
         }
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExplainArgs,
+    }
+
+    #[test]
+    fn the_request_that_is_asked_about() {
+        let line = "explain GET /x -H X-A:1 -H Cookie:a=b -H x-a:2 --client 2001:db8::1".split_whitespace();
+        let request = <Line as clap::Parser>::try_parse_from(line).unwrap().args.request();
+        let headers = [("cookie".to_owned(), "a=b".to_owned()), ("x-a".to_owned(), "1\n2".to_owned())];
+        assert_eq!((request.headers, request.client), (headers.into(), "2001:db8::1".parse().ok()));
+        let bad = "explain GET /x --client shop".split_whitespace();
+        assert!(<Line as clap::Parser>::try_parse_from(bad).is_err());
+    }
+
     #[test]
     fn an_explanation_in_words() {
         let request = ExplainRequest {
             method: "GET".to_owned(),
             url: "http://h/".to_owned(),
             headers: BTreeMap::new(),
+            client: None,
         };
         let explained = explain_table(&RoutingTable::default(), &request).unwrap();
         let mut out = Vec::new();

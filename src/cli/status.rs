@@ -129,28 +129,35 @@ fn show(args: &StatusArgs, client: &Client) -> Result<Vec<u8>, CliError> {
     Ok(text)
 }
 
+const USERS: &str = "USERS";
+const COLUMNS: [&str; 12] = [
+    "ROUTE",
+    "VERSION",
+    "ASKED",
+    "EFFECTIVE",
+    "MEASURED",
+    "REQUESTS",
+    USERS,
+    "READY",
+    "ERRORS",
+    "P50",
+    "P99",
+    "REVISION",
+];
+
 /// A line a version.
 fn write_versions(routes: &[RouteStatus], out: &mut dyn Write) -> io::Result<()> {
     if routes.is_empty() {
         writeln!(out, "The config has no routes.")
     } else {
-        let header = [
-            "ROUTE",
-            "VERSION",
-            "ASKED",
-            "EFFECTIVE",
-            "MEASURED",
-            "REQUESTS",
-            "READY",
-            "ERRORS",
-            "P50",
-            "P99",
-            "REVISION",
-        ];
+        // Users are a column only where somebody counts them.
+        let by_user = routes.iter().flat_map(|route| &route.versions).any(|version| version.users.is_some());
+        let header: Vec<_> = COLUMNS.into_iter().filter(|column| by_user || *column != USERS).collect();
         let mut table = table(&header);
         for route in routes {
             for version in &route.versions {
-                table.add_row(row(route, version));
+                let cells = COLUMNS.into_iter().zip(row(route, version));
+                table.add_row(cells.filter(|(column, _)| header.contains(column)).map(|(_, cell)| cell));
             }
         }
         align_right(&mut table, 2..header.len());
@@ -158,7 +165,15 @@ fn write_versions(routes: &[RouteStatus], out: &mut dyn Write) -> io::Result<()>
     }
 }
 
-fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 11] {
+/// The part of the users, and how many that are.
+fn users(version: &VersionStatus) -> String {
+    match (version.measured_user_share, version.users) {
+        (Some(share), Some(users)) => format!("{share} % ({users})"),
+        _ => "-".to_owned(),
+    }
+}
+
+fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 12] {
     [
         plain(&route.name),
         plain(&version.name),
@@ -166,6 +181,7 @@ fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 11] {
         percent(version.effective_weight),
         or_dash(version.measured_share, "%"),
         version.requests.to_string(),
+        users(version),
         format!("{}/{}", version.endpoints.ready, all(version)),
         or_dash(version.error_rate, "%"),
         or_dash(version.p50_ms, "ms"),

@@ -11,6 +11,8 @@ fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
         effective_weight: weight.parse().unwrap(),
         measured_share: Some(99.9),
         requests: 1234,
+        users: None,
+        measured_user_share: None,
         error_rate: None,
         p50_ms: Some(1.5),
         p99_ms: None,
@@ -73,6 +75,27 @@ Problems:
   shop: 7 endpoints belong to no version and get no traffic: 10.0.0.0:80, 10.0.0.1:80 (web/pod-1), 10.0.0.2:80 (its \
 labels are awaited), 10.0.0.3:80, 10.0.0.4:80 and 2 more
     -> if they should, let a version's selector match their labels
+"
+    );
+}
+
+#[test]
+fn users_are_shown_where_a_route_has_a_cohort() {
+    let mut by_user = RouteStatus { name: "cart".to_owned(), ..shop() };
+    let seen = [(Some(95.2), Some(1_004)), (Some(4.8), Some(51))];
+    for (version, (share, users)) in by_user.versions.iter_mut().zip(seen) {
+        (version.measured_user_share, version.users) = (share, users);
+    }
+    let mut out = Vec::new();
+    write_versions(&[shop(), by_user], &mut out).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "\
+ROUTE  VERSION   ASKED  EFFECTIVE  MEASURED  REQUESTS          USERS  READY  ERRORS     P50  P99  REVISION
+shop   v1       99.9 %     99.9 %    99.9 %      1234              -    6/6       -  1.5 ms    -         7
+shop   v2        0.1 %      0.1 %    99.9 %      1234              -    0/0       -  1.5 ms    -         7
+cart   v1       99.9 %     99.9 %    99.9 %      1234  95.2 % (1004)    6/6       -  1.5 ms    -         7
+cart   v2        0.1 %      0.1 %    99.9 %      1234     4.8 % (51)    0/0       -  1.5 ms    -         7
 "
     );
 }

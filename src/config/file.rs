@@ -1,9 +1,11 @@
 //! The format of the file: every field once. The reader, the JSON Schema and the reference follow from it.
 
+mod audience;
 mod listener;
 mod rollout;
 mod traffic;
 
+pub(super) use audience::{CohortFile, ConditionFile, RuleFile};
 pub(super) use listener::{CertificateFile, ListenerFile, ListenerTlsFile};
 pub(super) use rollout::{GuardFile, RolloutFile};
 pub(super) use traffic::{HealthCheckFile, OutliersFile, RetriesFile, TimeoutsFile, UpstreamTlsFile};
@@ -114,7 +116,7 @@ object! {
 object! {
     /// A route: which requests it takes, and the versions it splits them between.
     RouteFile "route", later [
-        ("rules", None), ("cohort", None), ("mirror", None),
+        ("mirror", None),
         ("requestHeaders", None), ("responseHeaders", None), ("redirect", None), ("rewrite", None),
     ] {
         /// Its name, unique in the file; a label in metrics.
@@ -129,6 +131,10 @@ object! {
         optional "port" port: PortRef, example = 80;
         /// Its versions. The first is the stable one: it gets what the others leave.
         required "versions" versions: Vec<Marked<VersionFile>>, example = [{"name": "v1"}];
+        /// Which requests get a version whatever the weights: the first rule that fits decides.
+        optional "rules" rules: Vec<Marked<RuleFile>>, example = [{"header": "X-Canary", "canary": "v2"}];
+        /// Deals users to the versions by weight, instead of requests. Left out: requests.
+        optional "cohort" cohort: CohortFile, example = {"cookie": "user"};
         /// How a pod of a version is chosen: of two at random the one with fewer requests in flight (`leastRequest`) or
         /// with the lower product of these and its recent latency (`peakEwma`); in turn; or always the same for the same
         /// header, cookie or client.

@@ -80,3 +80,67 @@ text_value!(Target, "a path", {"title": "path with query", "pattern": "^/[!\"$-~
         Err(format!("`{text}` is not a path: begin with `/`, without spaces or `#`, others as %XX, like /healthz"))
     }
 });
+
+/// The name of a query parameter, decoded.
+pub(super) struct QueryName(pub(super) String);
+
+text_value!(QueryName, "the name of a query parameter", {"title": "query parameter", "minLength": 1, "maxLength": 256}, |text| {
+    if text.is_empty() {
+        Err("is empty: write the name of a query parameter, like `preview`".to_owned())
+    } else if text.chars().count() <= 256 {
+        Ok(Self(text.to_owned()))
+    } else {
+        Err("is longer than 256 characters: no query parameter is called that".to_owned())
+    }
+});
+
+/// What a value must be; may be empty.
+pub(super) struct ValueText(pub(super) String);
+
+text_value!(ValueText, "a text", {"title": "text", "maxLength": 4096}, |text| {
+    if text.chars().count() <= 4096 {
+        Ok(Self(text.to_owned()))
+    } else {
+        Err("is longer than 4096 characters: use `regex` on what it begins with".to_owned())
+    }
+});
+
+/// An expression over whole values, not compiled yet: that is dear, and `check` counts them.
+pub(super) struct ValueRegex(pub(super) String);
+
+text_value!(ValueRegex, "a regular expression", {"title": "regex", "minLength": 1}, |text| {
+    if text.is_empty() {
+        Err("is empty: write a regular expression over the whole value, like beta-[0-9]+".to_owned())
+    } else {
+        Ok(Self(text.to_owned()))
+    }
+});
+
+/// What is hashed before a user's key.
+pub(super) struct Salt(pub(super) String);
+
+text_value!(Salt, "a text", {"title": "text", "minLength": 1, "maxLength": 256}, |text| {
+    match text.chars().count() {
+        0 => Err("is empty: write a text, or leave the field out".to_owned()),
+        1..=256 => Ok(Self(text.to_owned())),
+        _ => Err("is longer than 256 characters: a few will do".to_owned()),
+    }
+});
+
+/// A method that can be routed.
+pub(super) struct MethodName(pub(super) String);
+
+text_value!(MethodName, "a method", {"title": "method", "pattern": "^[!#$%&'*+.^_`|~0-9A-Z-]{1,32}$"}, |text| {
+    let upper = text.to_ascii_uppercase();
+    let fits = (1..=32).contains(&text.len()) && token(&upper, "method", "GET").is_ok();
+    let text = shorten(text, 40);
+    if !fits {
+        Err(format!("`{text}` is not a method: write one like GET"))
+    } else if text != upper {
+        Err(format!("`{text}` is another method than {upper}: write {upper}"))
+    } else if matches!(upper.as_str(), "CONNECT" | "TRACE") {
+        Err(format!("{upper} is answered 405 and never routed: remove it"))
+    } else {
+        Ok(Self(upper))
+    }
+});

@@ -1,5 +1,6 @@
 //! The config file as its users meet it.
 
+mod audience;
 mod carrying;
 mod hostile;
 mod reference;
@@ -58,6 +59,7 @@ fn the_sample_for_kubernetes_is_what_it_says() {
     let [shop, api] = settings.routes.as_slice() else { panic!("not two routes") };
     assert_eq!(shop.backend.port, Some(PortRef::Number(80)));
     assert_eq!(shop.weights().iter().map(|(_, w)| w.millionths()).collect::<Vec<_>>(), [999_000, 1_000]);
+    assert_eq!((shop.audience.rules.len(), api.audience.rules.len()), (2, 0));
     let canary = api.versions[1].backend.as_ref().unwrap();
     assert_eq!(canary.service, ServiceKey::new("web", "api-canary"));
     assert_eq!(canary.port, Some(PortRef::Name("http".to_owned())), "the route's port");
@@ -484,7 +486,7 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
         "routes: [ü, {name: ''}]",
         &[
             "1:10: routes[0]: must be a mapping with the fields `name`, `hosts`, `paths`, `service`, `port`, `versions`, \
-         `balance`, `onEmpty`, `timeouts`, `retries`, `outliers`, `healthCheck`, `slowStart`, `upstreamTls`, `protocol`, \
+         `rules`, `cohort`, `balance`, `onEmpty`, `rollout`, `timeouts`, `retries`, `outliers`, `healthCheck`, `slowStart`, `upstreamTls`, `protocol`, \
          `maxBody`, `debugHeaders`, and is the text `ü`",
             "1:13: routes[1].service: is missing: add it, for example `service: web/shop`",
             "1:13: routes[1].versions: is missing: add it, for example `versions: [{name: v1}]`",
@@ -513,8 +515,7 @@ fn labels_are_texts() {
 
 #[test]
 fn fields_that_come_later_are_told_from_unknown_ones() {
-    let later =
-        ["rules", "cohort", "mirror", "rollout", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
+    let later = ["mirror", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
     for field in later {
         check_route(
             &format!("{field}: {{}}, versions: [{{name: v}}]"),

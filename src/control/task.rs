@@ -440,6 +440,7 @@ mod tests {
                 paths: Vec::new(),
                 backend: crate::state::samples::backend("svc:80"),
                 versions: vec![version("v1", "0"), version("v2", weight)],
+                audience: crate::model::Audience::default(),
                 on_empty: OnEmpty::Spill,
                 balance: Balance::LeastRequest,
                 traffic: crate::model::Traffic::default(),

@@ -2,6 +2,7 @@
 //!
 //! CORE: nothing here waits, reads a clock, draws a random number or logs.
 
+mod audience;
 mod cluster;
 mod edge;
 mod endpoint;
@@ -17,6 +18,7 @@ mod share;
 mod time;
 mod traffic;
 
+pub use audience::{Audience, Cohort, Condition, Part, Rule, Test, Verdict};
 pub use cluster::{
     AddressType, ClusterChange, ClusterKind, Conditions, Pod, PodKey, Service, ServicePort, Slice,
     SliceEndpoint, SlicePort, StaticEndpoint, TargetRef,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use regex::Regex;
 
-use super::{Balance, RolloutSpec, RouteName, Selector, ServiceKey, Share, Traffic, VersionName};
+use super::{Audience, Balance, RolloutSpec, RouteName, Selector, ServiceKey, Share, Traffic, VersionName};
 
 /// A route: which requests it takes, and the versions it splits them between.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct RouteSpec {
     pub backend: BackendRef,
     /// Its versions; at least one. The first is the stable one: it gets what the others leave.
     pub versions: Vec<VersionSpec>,
+    /// Who gets which of them where the weights alone do not say.
+    pub audience: Audience,
     /// What happens to the share of a version that has no usable pod.
     pub on_empty: OnEmpty,
     /// How a pod of a version is chosen.
@@ -220,13 +222,23 @@ impl PathMatch {
     /// # Errors
     /// When it is not a regular expression, or one that is too large.
     pub fn regex(pattern: &str) -> Result<Self, PathMatchError> {
-        let build = |pattern: &str| regex::RegexBuilder::new(pattern).size_limit(1 << 20).build();
-        // Alone first: `a)|(b` is wrong, and would be right between the parentheses.
-        build(pattern)
-            .and_then(|_| build(&format!("^(?:{pattern})$")))
-            .map(PathMatch::Regex)
-            .map_err(|e| PathMatchError::BadRegex(e.to_string()))
+        whole(pattern).map(PathMatch::Regex)
     }
+}
+
+/// A regular expression over a whole text.
+pub(super) fn whole(pattern: &str) -> Result<Regex, PathMatchError> {
+    let build = |pattern: &str| regex::RegexBuilder::new(pattern).size_limit(1 << 20).build();
+    // Alone first: `a)|(b` is wrong, and would be right between the parentheses.
+    build(pattern)
+        .and_then(|_| build(&format!("^(?:{pattern})$")))
+        .map_err(|e| PathMatchError::BadRegex(e.to_string()))
+}
+
+/// What somebody wrote, of an expression that [`whole`] made.
+pub(super) fn inner(regex: &Regex) -> &str {
+    let pattern = regex.as_str();
+    pattern.strip_prefix("^(?:").and_then(|p| p.strip_suffix(")$")).unwrap_or(pattern)
 }
 
 fn check_path(path: &str) -> Result<(), PathMatchError> {
@@ -257,12 +269,7 @@ impl fmt::Display for PathMatch {
             PathMatch::Exact(path) => write!(f, "exact {path}"),
             PathMatch::Prefix(path) if path.is_empty() => f.write_str("prefix /"),
             PathMatch::Prefix(path) => write!(f, "prefix {path}"),
-            PathMatch::Regex(regex) => {
-                let pattern = regex.as_str();
-                let inner =
-                    pattern.strip_prefix("^(?:").and_then(|p| p.strip_suffix(")$")).unwrap_or(pattern);
-                write!(f, "regex {inner}")
-            }
+            PathMatch::Regex(regex) => write!(f, "regex {}", inner(regex)),
         }
     }
 }

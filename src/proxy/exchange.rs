@@ -24,6 +24,7 @@ use super::failure::{self, Again, ConnectFailure, Failure};
 use super::relay::{self, Limits, Relay, TOO_LARGE};
 use super::replay::Body;
 use super::request::{Asked, Request, Routed};
+use super::seen;
 
 /// How long a request waits at most for a place in the budget of retries.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
@@ -128,7 +129,7 @@ impl<D: Downstream> Exchange<'_, D> {
         if !self.client.is_for(&head.authority) {
             return Err(own(AnswerReason::Misdirected));
         }
-        let routed = request.routed.insert(self.gateway.route(head).map_err(own)?);
+        let routed = request.routed.insert(self.gateway.route(self.client, head).map_err(own)?);
         if routed.version().is_none_or(|v| v.candidates().is_empty()) {
             return Err(own(AnswerReason::NoEndpoints));
         }
@@ -142,6 +143,9 @@ impl<D: Downstream> Exchange<'_, D> {
         let mut body = Body::new(length, traffic.retries.buffer);
         routed.key = key(&routed.route.spec.balance, head, || self.gateway.client_of(self.client, head));
         self.gateway.introduce(self.client, head, request);
+        if let Some(routed) = request.routed.as_mut() {
+            routed.cookie = seen::cookie(routed, head);
+        }
         match self.attempts(head, &mut body, limits, request).await {
             Ok(()) => Ok(()),
             Err(failure) => {
@@ -321,6 +325,9 @@ async fn pass_on<D: Downstream>(
         && let Some(version) = routed.version()
     {
         answer.fields.set("X-Serinus-Version", version.name.as_str());
+    }
+    if let Some(cookie) = &routed.cookie {
+        answer.fields.append("Set-Cookie", cookie);
     }
     if gateway.is_closing() {
         relay.down.close_after();

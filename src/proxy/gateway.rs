@@ -21,6 +21,7 @@ use super::connection::Client;
 use super::failure::Failure;
 use super::pool::Pools;
 use super::request::{Asked, Request, Routed};
+use super::seen::Seen;
 use super::{SetAside, headers};
 
 /// The table in force: one writer, and every request reads it once.
@@ -91,10 +92,11 @@ impl Gateway {
     }
 
     /// Finds the route and the version; or the reason to answer at once.
-    pub(super) fn route(&self, head: &RequestHead) -> Result<Routed, AnswerReason> {
+    pub(super) fn route(&self, client: &Client, head: &RequestHead) -> Result<Routed, AnswerReason> {
         let table = self.table.load();
         let (route, _) = table.find(&head.authority, head.path()).ok_or(AnswerReason::NoRoute)?;
-        let choice = route.choose(|| fastrand::u64(..)).ok_or(AnswerReason::NoEndpoints)?;
+        let seen = Seen { gateway: self, client, head };
+        let choice = route.choose_for(&seen, || fastrand::u64(..)).ok_or(AnswerReason::NoEndpoints)?;
         Ok(Routed::begin(route, choice))
     }
 
@@ -111,8 +113,10 @@ impl Gateway {
     /// An attempt ended: its pod's record is told, and who looks after pods that are set aside.
     pub(super) fn attempted(&self, routed: &Routed, outcome: AttemptOutcome, took: Duration) {
         let (Some(at), Some(version)) = (routed.at.as_ref(), routed.version()) else { return };
-        if let (1, Some(drawn), Some(evidence)) = (routed.attempts, routed.choice.placed, &routed.route.evidence) {
-            evidence.record(routed.choice.version, outcome, took, || drawn.placement());
+        if let (1, Some(placed), Some(evidence)) =
+            (routed.attempts, routed.choice.placed, &routed.route.evidence)
+        {
+            evidence.record(routed.choice.version, outcome, took, || placed.placement());
         }
         let now = Moment::of(routed.attempted_at + took);
         if let Some(reason) = version.ended(at, outcome, took, now) {

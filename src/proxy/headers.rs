@@ -12,7 +12,7 @@ use crate::wire::{Fields, RequestHead};
 use super::request::{REQUEST_ID, RequestId};
 
 const FORWARDED_FOR: &str = "X-Forwarded-For";
-const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+pub(super) const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
 const FORWARDED_HOST: &str = "X-Forwarded-Host";
 /// What others may say of a client, and only trusted hops may: by how the names begin, and whole.
 const CLIENTS_WORD_BEGINS: [&str; 3] = ["X-Forwarded", "X-Real-", "X-Original-"];

@@ -85,6 +85,7 @@ impl World {
                 backend: None,
                 weight: None,
             }],
+            audience: crate::model::Audience::default(),
             on_empty: OnEmpty::Spill,
             balance: Balance::LeastRequest,
             traffic: Traffic {

@@ -24,6 +24,7 @@ mod relay;
 mod replay;
 mod request;
 mod roster;
+mod seen;
 mod server;
 
 pub use connect::PodConnector;

@@ -28,6 +28,7 @@ fn table(addresses: &[SocketAddr; 2]) -> (RoutingTable, Compiler) {
             backend: None,
             weight: None,
         }],
+        audience: crate::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: Traffic { outliers, ..Traffic::default() },

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use crate::model::{AnswerReason, ChoiceReason, EndpointId, Moment, OnEmpty, Share};
+use crate::model::{AnswerReason, EndpointId, Moment, OnEmpty, Share};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{ActiveRequest, Choice, Endpoint, InFlight, Route, Version};
 use crate::wire::{Fields, Glimpse, RequestHead};
@@ -71,6 +71,8 @@ pub(super) struct Routed {
     pub(super) attempted_at: Instant,
     /// The hash of what the route balances by.
     pub(super) key: Option<u64>,
+    /// The cookie that its browser is given.
+    pub(super) cookie: Option<String>,
     /// It counts among the route's active requests.
     pub(super) active: ActiveRequest,
     spilled: bool,
@@ -105,6 +107,7 @@ impl Routed {
             most: usize::from(route.spec.traffic.retries.attempts),
             attempted_at: Instant::now(),
             key: None,
+            cookie: None,
             active: route.budget.begin(),
             spilled: false,
             ended: false,
@@ -168,7 +171,7 @@ impl Routed {
             version.tally.give_away();
         }
         version.tally.begin();
-        self.choice = Choice { version: heir, reason: ChoiceReason::Fallback, placed: None };
+        self.choice = self.choice.given_to(heir);
         self.spilled = true;
         self.most += self.attempts;
         true

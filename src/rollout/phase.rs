@@ -51,6 +51,12 @@ impl Phase {
         }
     }
 
+    /// Whether the canary was taken back.
+    #[must_use]
+    pub fn is_taken_back(self) -> bool {
+        matches!(self, Phase::RolledBack | Phase::Aborted)
+    }
+
     /// Whether it can still change.
     #[must_use]
     pub fn is_active(self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use crate::model::{
-    Balance, EndpointId, EndpointPhase, Moment, Protocol, Revision, RouteSpec, Timestamp, UpstreamTls, VersionName,
+    Balance, Cohort, EndpointId, EndpointPhase, Moment, Protocol, Revision, RouteSpec, Timestamp, UpstreamTls, VersionName,
 };
 use crate::state::ResolvedEndpoint;
 
@@ -16,6 +16,7 @@ use super::split::Place;
 use super::table::Member;
 use super::tally::Tally;
 use super::usable::Usable;
+use super::users::Users;
 use super::{Endpoint, Evidence, RetryBudget, Standing};
 
 /// What makes an endpoint the same one: where it is, and how it is spoken to. Two ports of a Service may lead to the same
@@ -88,6 +89,8 @@ pub(super) struct CarriedRoute {
     evidence: Option<(Timestamp, Arc<Evidence>)>,
     /// Its versions, in the order of the spec.
     names: Vec<VersionName>,
+    /// How its users were dealt.
+    cohort: Option<Cohort>,
     /// The revision of the weights in force.
     revision: Revision,
     /// Whether all that it needs was known when it was last compiled.
@@ -103,6 +106,8 @@ pub(super) struct CarriedVersion {
     pub(super) origin: Arc<Place>,
     /// How many requests it had got when the revision in force began.
     pub(super) begun_before: u64,
+    /// Its users under that revision, where the route has a cohort.
+    users: Option<Arc<Users>>,
     crowd: Arc<Crowd>,
     standings: HashMap<(EndpointId, Protocol), Arc<Standing>>,
     /// The last ring, and the candidates that it is of.
@@ -127,6 +132,11 @@ impl CarriedRoute {
         let gone = self.versions.extract_if(|name, _| is_gone(name)).map(|(_, version)| version).collect();
         if std::mem::replace(&mut self.revision, revision) != revision {
             self.versions.values_mut().for_each(|version| version.begun_before = version.tally.begun());
+            self.versions.values_mut().for_each(|version| version.users = None);
+        }
+        if self.cohort != spec.audience.cohort {
+            self.cohort.clone_from(&spec.audience.cohort);
+            self.versions.values_mut().for_each(|version| version.users = None);
         }
         gone
     }
@@ -172,6 +182,11 @@ impl CarriedVersion {
     /// A new compile begins.
     pub(super) fn begin(&mut self) {
         self.round += 1;
+    }
+
+    /// Where its users are counted, where the route has a cohort.
+    pub(super) fn users(&mut self, spec: &RouteSpec) -> Option<Arc<Users>> {
+        spec.audience.cohort.as_ref().map(|_| Arc::clone(self.users.get_or_insert_default()))
     }
 
     /// An endpoint of the version.

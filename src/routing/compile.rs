@@ -10,9 +10,10 @@ use crate::model::{
     BackendRef, Generation, HostMatch, Moment, OnEmpty, Problem, RouteName, RouteSpec, ServiceKey, Share,
     UpstreamTls, VersionSpec,
 };
-use crate::state::{Desired, Resolved, ResolvedEndpoint, Touched};
+use crate::state::{Desired, Resolved, ResolvedEndpoint, RouteWeights, Touched};
 
 use super::ailing::{empty_versions, nothing_better, panicking};
+use super::audience::{CompiledAudience, Situation};
 use super::balance::Balancer;
 use super::carry::{CarriedRoute, Endpoints, Manner, Unused};
 use super::matcher::Matcher;
@@ -123,16 +124,19 @@ impl Compiler {
         let just_up = carried.was_known(known).then_some(now);
         let versions = versions(spec, &mut carried, members, found, (just_up, now), asked.iter().zip(&drawn));
         // So that a version that is empty for a while, and gives its share away, owes nothing when it is back.
-        let weights = drawn.iter().map(|share| u64::from(share.millionths())).zip(&carried.places);
-        let split =
-            Split::new(weights.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
+        let parts = drawn.iter().map(|share| u64::from(share.millionths())).zip(&carried.places);
+        let split = Split::new(parts.enumerate().map(|(i, (weight, place))| (i, weight, Arc::clone(place))));
         problems.sort();
         problems.dedup();
         let budget = Arc::clone(&carried.budget);
         let rollout = desired.weights(&spec.name).and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
         let evidence = carried.evidence(spec, rollout.map(|rollout| rollout.started));
+        let (judged, taken_back) = (evidence.as_ref().map(|e| e.canary()), taken_back(spec, weights, &asked));
+        let audience =
+            CompiledAudience::of(spec, Situation { asked: &asked, drawn: &drawn, judged, taken_back });
         self.carried.insert(spec.name.clone(), carried);
-        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, budget, evidence, split }
+        let spec = Arc::clone(spec);
+        Route { spec, revision, known, versions, unassigned, problems, budget, evidence, split, audience }
     }
 
     /// The members of each version, as they were before as far as they were.
@@ -174,6 +178,7 @@ fn versions<'a>(
             drawn: *drawn,
             origin: Origin::new(*asked, *drawn, Arc::clone(&carried.origin)),
             begun_before: carried.begun_before,
+            users: carried.users(spec),
             tally: Arc::clone(&carried.tally),
             balancer: Balancer {
                 balance: spec.balance.clone(),
@@ -191,6 +196,14 @@ fn versions<'a>(
         spec.versions.iter().zip(members.into_iter().zip(found)).zip(shares).map(version).collect();
     unused.iter().for_each(|standing| standing.exit());
     versions
+}
+
+/// The place of the version that the last rollout took back, as long as nobody has given it a weight since (semantics §5.6).
+fn taken_back(spec: &RouteSpec, weights: Option<&RouteWeights>, asked: &[Share]) -> Option<usize> {
+    weights?.rollout().filter(|rollout| rollout.phase.is_taken_back())?;
+    let canary = &spec.rollout.as_ref()?.canary;
+    let place = spec.versions.iter().position(|version| version.name == *canary)?;
+    asked.get(place).is_some_and(|share| *share == Share::ZERO).then_some(place)
 }
 
 /// How TLS is spoken with the pods of a version, with the name that their certificates must have.
@@ -299,6 +312,12 @@ fn drawn(asked: &[Share], usable: &[bool], heirs: &Option<Vec<Share>>) -> Vec<Sh
         u32::try_from(share).ok().and_then(Share::from_millionths).unwrap_or(Share::ALL)
     };
     shares.into_iter().map(share).collect()
+}
+
+/// The shares that are drawn where these versions have a usable pod, and the others' share is given away.
+#[cfg(test)]
+pub(super) fn shares_drawn(asked: &[Share], usable: &[bool]) -> Vec<Share> {
+    drawn(asked, usable, &heirs(OnEmpty::Spill, asked, usable))
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ fn route(line: &str) -> RouteSpec {
         paths: Vec::new(),
         backend: backend(service),
         versions,
+        audience: crate::model::Audience::default(),
         on_empty,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),

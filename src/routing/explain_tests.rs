@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Balance, OnEmpty, PathMatch, RouteSpec, StaticEndpoint, Timestamp, VersionSpec};
+use crate::model::{
+    Audience, Balance, Cohort, Condition, HashKey, OnEmpty, Part, PathMatch, RouteSpec, Rule, StaticEndpoint,
+    Test, Timestamp, Verdict, VersionSpec,
+};
+use crate::routing::request_view::Words;
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::Desired;
 use crate::state::samples::{backend, key, pod};
@@ -20,6 +24,7 @@ fn spec(name: &str, hosts: &[&str], paths: &[PathMatch], weight: &str) -> RouteS
         paths: paths.to_vec(),
         backend: backend("svc"),
         versions: vec![version("v1", "version!=v2", None), version("v2", "version=v2", Some(weight))],
+        audience: crate::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
@@ -43,7 +48,7 @@ fn table(routes: Vec<RouteSpec>, pods: &[&str]) -> RoutingTable {
 /// An explanation as lines: route, version, rule and endpoint where there is just one; the odds; the reasons.
 #[track_caller]
 fn check(table: &RoutingTable, host: &str, path: &str, expected: &[&str]) {
-    let told = table.explain(host, path);
+    let told = table.explain(host, path, &Words::of(&[]));
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let mut lines = vec![format!(
         "{} {} {} {}",
@@ -97,7 +102,7 @@ fn how_host_and_path_were_found() {
         ],
         &["127.0.1.1:80"],
     );
-    let why = |host: &str, path: &str| table.explain(host, path).why[0].clone();
+    let why = |host: &str, path: &str| table.explain(host, path, &Words::of(&[])).why[0].clone();
     assert_eq!(
         why("a.example.com", "/login"),
         "route `exact`: host `a.example.com` is under its suffix; path `/login` is exactly its own"
@@ -115,7 +120,7 @@ fn how_host_and_path_were_found() {
 #[test]
 fn one_version_and_one_endpoint() {
     let table = table(vec![spec("shop", &[], &[], "100")], &["127.0.1.1:80", "127.0.1.7:80 version=v2"]);
-    let told = table.explain("", "/");
+    let told = table.explain("", "/", &Words::of(&[]));
     assert_eq!(told.version.map(|v| v.to_string()).as_deref(), Some("v2"));
     assert_eq!(told.endpoint.as_deref(), Some("127.0.1.7:80"));
     assert_eq!(told.revision.map(|r| r.0), Some(1));
@@ -168,7 +173,7 @@ fn s2_4_shares_of_versions_without_pods() {
 #[test]
 fn nobody_can_answer() {
     let table = table(vec![spec("shop", &[], &[], "0")], &[]);
-    let told = table.explain("", "/");
+    let told = table.explain("", "/", &Words::of(&[]));
     assert_eq!(told.why.last().unwrap(), "no endpoint is usable: answered 503 (no-endpoints)");
     assert_eq!(told.endpoint, None);
 }
@@ -181,11 +186,144 @@ fn asking_changes_nothing() {
     // In each window of two there is one of each; asking in between must not shift the windows.
     for _ in 0..100 {
         let mut versions = [0; 2].map(|_: i32| {
-            assert_eq!(table.explain("", "/"), table.explain("", "/"));
+            assert_eq!(table.explain("", "/", &Words::of(&[])), table.explain("", "/", &Words::of(&[])));
             route.choose(|| rng.u64(..)).unwrap().version
         });
         versions.sort_unstable();
         assert_eq!(versions, [0, 1]);
     }
     assert!(route.versions.iter().all(|v| v.tally.begun() == 0));
+}
+
+/// A route with each kind of rule, and users.
+fn with_audience() -> RouteSpec {
+    let header = |name: &str| Part::Header(name.to_owned());
+    let to = |version: &str| Verdict::Version(version.parse().unwrap());
+    let rules = vec![
+        Rule {
+            conditions: vec![
+                Condition::Value(header("x-beta"), Test::Is("yes".to_owned())),
+                Condition::Method(vec!["GET".to_owned(), "HEAD".to_owned()]),
+            ],
+            verdict: to("v2"),
+        },
+        Rule {
+            conditions: vec![Condition::Value(
+                Part::Query("preview".to_owned()),
+                Test::matches("v[0-9]").unwrap(),
+            )],
+            verdict: to("v2"),
+        },
+        Rule { conditions: vec![Condition::Client(vec!["10.0.0.0/8".parse().unwrap()])], verdict: to("v1") },
+        Rule {
+            conditions: Vec::new(),
+            verdict: Verdict::Canary { by: header("x-canary"), version: "v2".parse().unwrap() },
+        },
+    ];
+    let cohort = Cohort { key: HashKey::Header("x-user".to_owned()), set: false, salt: "shop".to_owned() };
+    RouteSpec { audience: Audience { rules, cohort: Some(cohort) }, ..spec("shop", &[], &[], "80") }
+}
+
+/// The answer for this request: what decides and who gets it, and why, less the line about host and path.
+fn told(table: &RoutingTable, lines: &[&'static str]) -> Vec<String> {
+    let told = table.explain("", "/", &Words::of(lines));
+    let odds: Vec<_> = told.versions.iter().map(|v| format!("{} {}%", v.name, v.percent)).collect();
+    let head = format!("{}: {}", told.rule.map(|r| r.token()).unwrap_or_default(), odds.join(", "));
+    std::iter::once(head).chain(told.why.into_iter().skip(1)).collect()
+}
+
+const PODS: [&str; 3] = ["127.0.1.1:80", "127.0.1.2:80", "127.0.1.7:80 version=v2"];
+
+#[test]
+fn s3_1_which_rule_decides_and_why_the_ones_before_do_not() {
+    let table = table(vec![with_audience()], &PODS);
+    assert_eq!(
+        told(&table, &["X-Beta: yes"]),
+        ["rule: v2 100%", "rule 1 fits: version `v2`", "version `v2`: among 1 endpoint"]
+    );
+    assert_eq!(
+        told(&table, &["!POST", "x-beta: yes", "?preview=9", "@11.0.0.1", "x-canary: never"]),
+        [
+            "rule: v1 100%",
+            "rule 1 does not fit: the method is not GET or HEAD",
+            "rule 2 does not fit: query parameter `preview` does not match `v[0-9]`",
+            "rule 3 does not fit: the client 11.0.0.1 is not in 10.0.0.0/8",
+            "rule 4 fits: header `x-canary` is `never`: version `v1`",
+            "version `v1`: among 2 endpoints",
+        ]
+    );
+    assert_eq!(
+        told(&table, &["x-beta: no", "x-canary: sometimes", "x-user: user-42"]),
+        [
+            "cohort: v2 100%",
+            "rule 1 does not fit: header `x-beta` is not `yes`",
+            "rule 2 does not fit: there is no query parameter `preview`",
+            "rule 3 does not fit: the client's address is not known",
+            "rule 4 does not fit: header `x-canary` is neither `always` nor `never`",
+            "cohort: header `x-user` is a user at 0.787846 of 1, and those from 0 to 0.8 are version `v2`'s",
+            "version `v2`: among 1 endpoint",
+        ]
+    );
+}
+
+#[test]
+fn s3_2_what_becomes_of_who_has_no_key() {
+    let route = |cohort: Cohort| {
+        let audience = Audience { rules: Vec::new(), cohort: Some(cohort) };
+        table(vec![RouteSpec { audience, ..spec("shop", &[], &[], "30") }], &PODS)
+    };
+    let salt = || "shop".to_owned();
+    let weights =
+        ["version `v1`: 70 % by weight, among 2 endpoints", "version `v2`: 30 % by weight, among 1 endpoint"];
+    let user = HashKey::Cookie("user".to_owned());
+    for (cohort, decides, why) in [
+        (
+            Cohort { key: user.clone(), set: false, salt: salt() },
+            "weight",
+            "cohort: there is no cookie `user`: by weight",
+        ),
+        (
+            Cohort { key: HashKey::ClientIp, set: false, salt: salt() },
+            "weight",
+            "cohort: the client's address is not known: by weight",
+        ),
+        (
+            Cohort { key: user, set: true, salt: salt() },
+            "cohort",
+            "cohort: a browser without cookie `user` is given one, with a point of its own: by chance, as weighted",
+        ),
+    ] {
+        let head = format!("{decides}: v1 70%, v2 30%");
+        assert_eq!(told(&route(cohort), &[]), [head.as_str(), why, weights[0], weights[1]]);
+    }
+}
+
+#[test]
+fn s2_4_rules_and_users_of_versions_without_pods() {
+    let without = |pods: &[&str]| table(vec![with_audience()], pods);
+    let starts = |lines: Vec<String>, expected: &[&str]| {
+        assert_eq!(lines.iter().take(expected.len()).collect::<Vec<_>>(), expected, "{lines:#?}");
+    };
+    starts(
+        told(&without(&PODS[..1]), &["x-beta: yes"]),
+        &[
+            "fallback: v1 100%",
+            "rule 1 fits: version `v2`",
+            "version `v2` has no usable pod: its requests go to `v1`",
+            "version `v1`: among 1 endpoint",
+        ],
+    );
+    let lines = told(&without(&PODS[..1]), &["x-user: user-42"]);
+    assert_eq!(lines[0], "fallback: v1 100%");
+    assert_eq!(
+        lines[5],
+        "cohort: header `x-user` is a user at 0.787846 of 1, and those from 0 to 0.8 are version `v1`'s, as those of a version \
+         without a usable pod"
+    );
+    let lines = told(&without(&PODS[2..]), &["x-canary: never"]);
+    assert_eq!(lines[0], "fallback: v2 100%");
+    assert_eq!(lines[5], "version `v1` has no usable pod: its requests go to the others, by weight");
+    let lines = told(&without(&[]), &["x-beta: yes"]);
+    assert_eq!(lines[..2], ["rule: v2 100%", "rule 1 fits: version `v2`"]);
+    assert_eq!(lines[2], "version `v2` has no usable pod: answered 503 (no-endpoints)");
 }

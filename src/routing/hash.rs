@@ -26,12 +26,44 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// during an upgrade. The hashed name of an endpoint is `ADDRESS:PORT/POD-UID`.
 #[must_use]
 pub fn hash_key(bytes: &[u8]) -> u64 {
-    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
+    let mut hash = KeyHash::default();
+    hash.add(bytes);
+    hash.end()
+}
+
+/// [`hash_key`] of what comes in parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyHash(u64);
+
+impl Default for KeyHash {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl KeyHash {
+    /// The next part.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        self.0 = bytes.iter().fold(self.0, fnv);
+    }
+
+    /// The hash of all parts.
+    pub(super) fn end(self) -> u64 {
+        mix(self.0)
+    }
+}
+
+/// What is written is a part.
+impl std::fmt::Write for KeyHash {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.add(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Spreads what is near each other: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-fn mix(mut x: u64) -> u64 {
+pub(super) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -25,6 +25,7 @@ fn spec(line: &str) -> Arc<RouteSpec> {
         paths,
         backend: backend("svc"),
         versions: Vec::new(),
+        audience: crate::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),

@@ -5,17 +5,22 @@
 //! arguments.
 
 mod ailing;
+mod audience;
 mod balance;
 mod budget;
 mod carry;
+mod cohort;
 mod compile;
 mod endpoint;
 mod evidence;
 mod explain;
+mod explain_audience;
 mod hash;
 mod latency;
 mod matcher;
 mod outliers;
+mod request_view;
+mod rules;
 #[cfg(test)]
 mod samples;
 mod slow_start;
@@ -24,6 +29,7 @@ mod standing;
 mod table;
 pub mod tally;
 mod usable;
+mod users;
 
 pub use budget::{ActiveRequest, RetryBudget, RetryPermit};
 pub use compile::Compiler;
@@ -32,6 +38,7 @@ pub use evidence::Evidence;
 pub use explain::{Explanation, VersionOdds};
 pub use hash::hash_key;
 pub use matcher::{Matched, MatchedBy, Matcher, RouteIndex};
+pub use request_view::RequestView;
 pub use split::{Drawn, Place, Split};
 pub use standing::{AttemptOutcome, Standing};
-pub use table::{Choice, EndpointState, Member, Route, RoutingTable, Unassigned, Version};
+pub use table::{Choice, EndpointState, Member, Placed, Route, RoutingTable, Unassigned, Version};

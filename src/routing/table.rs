@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Balance, ChoiceReason, EndpointPhase, Generation, Moment, Outliers, PodKey, Problem, Revision, RouteName,
-    RouteSpec, SetAsideReason, Share, Traffic, VersionName,
+    Balance, ChoiceReason, EndpointPhase, Generation, Moment, Outliers, Placement, PodKey, Problem, Revision,
+    RouteName, RouteSpec, SetAsideReason, Share, Traffic, VersionName,
 };
 
+use super::audience::CompiledAudience;
 use super::balance::{Balancer, Question};
 use super::matcher::{Matched, Matcher, RouteIndex};
 use super::split::{Drawn, Place, Split};
 use super::tally::Tally;
+use super::users::Users;
 use super::{AttemptOutcome, Endpoint, Evidence, InFlight, RetryBudget, Standing};
 
 /// Everything that routing a request needs; replaced as a whole.
@@ -74,6 +76,8 @@ pub struct Route {
     pub evidence: Option<Arc<Evidence>>,
     /// By the shares that are drawn.
     pub(super) split: Split,
+    /// What decides before the split, where anything does.
+    pub(super) audience: Option<Box<CompiledAudience>>,
 }
 
 /// An endpoint that belongs to no version.
@@ -94,12 +98,47 @@ pub struct Choice {
     pub version: usize,
     /// Why.
     pub reason: ChoiceReason,
-    /// The step of the split that decided, where a rollout is judged by the request.
-    pub placed: Option<Drawn>,
+    /// What decided, where a rollout is judged by the request.
+    pub placed: Option<Placed>,
+    /// What the cookie of a new browser is to hold, by which it is known from now on (semantics §3.2).
+    pub new_user: Option<u64>,
+}
+
+impl Choice {
+    /// The request is another version's, for its own cannot have it; a new browser stays one.
+    #[must_use]
+    pub fn given_to(self, version: usize) -> Self {
+        Self { version, reason: ChoiceReason::Fallback, placed: None, ..self }
+    }
+}
+
+/// What decided between stable and the canary of a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// A step of the split.
+    Drawn(Drawn),
+    /// The user's point.
+    User {
+        /// The point, in 2^-64.
+        point: u64,
+        /// The canary's share of the users.
+        share: Share,
+    },
+}
+
+impl Placed {
+    /// What a verdict has to know of it.
+    #[must_use]
+    pub fn placement(self) -> Placement {
+        match self {
+            Placed::Drawn(drawn) => drawn.placement(),
+            Placed::User { point, share } => Placement::User { point, share: share.ratio() },
+        }
+    }
 }
 
 impl Route {
-    /// The version of the next request; `random` gives 64 random bits a call. Takes one step of the split.
+    /// The version of the next request by weight alone; `random` gives 64 random bits a call. Takes one step of the split.
     ///
     /// Nothing only when no version has a share, which a compiled route never has.
     pub fn choose(&self, mut random: impl FnMut() -> u64) -> Option<Choice> {
@@ -111,7 +150,7 @@ impl Route {
         let reason = self.versions.get(version).map_or(ChoiceReason::Weight, |v| v.origin.draw(random));
         // What comes from a version without pods was not dealt out between these two.
         let drawn = drawn.filter(|_| reason == ChoiceReason::Weight);
-        Some(Choice { version, reason, placed: drawn })
+        Some(Choice { version, reason, placed: drawn.map(Placed::Drawn), new_user: None })
     }
 
     /// The name of the route.
@@ -143,6 +182,8 @@ pub struct Version {
     /// How many requests it had got when the revision in force began.
     pub(super) begun_before: u64,
     pub(super) origin: Origin,
+    /// Its users under the revision in force, where the route has a cohort.
+    pub(super) users: Option<Arc<Users>>,
 }
 
 /// Where the requests of a version come from: its own share, or those of versions without a usable endpoint
@@ -276,5 +317,11 @@ impl Version {
     #[must_use]
     pub fn requests_of_revision(&self) -> u64 {
         self.tally.begun().saturating_sub(self.begun_before)
+    }
+
+    /// How many different users it got under the revision in force, to about 3 %; nothing where the route has no cohort.
+    #[must_use]
+    pub fn users_of_revision(&self) -> Option<f64> {
+        self.users.as_ref().map(|users| users.estimate())
     }
 }

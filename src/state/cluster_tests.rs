@@ -203,6 +203,7 @@ fn hand_given_pods_need_no_cluster() {
         paths: Vec::new(),
         backend: backend("svc"),
         versions: Vec::new(),
+        audience: crate::model::Audience::default(),
         on_empty: crate::model::OnEmpty::Spill,
         balance: crate::model::Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),

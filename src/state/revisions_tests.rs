@@ -19,6 +19,7 @@ fn spec(route: &str, versions: &[(&str, Option<&str>)]) -> RouteSpec {
                 weight: weight.map(|w| w.parse().unwrap()),
             })
             .collect(),
+        audience: crate::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: crate::model::Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),

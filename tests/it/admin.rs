@@ -62,6 +62,7 @@ fn config() -> RoutesConfig {
             version("v2", "version=v2", Some("0.1")),
             version("v3", "version=v3", None),
         ],
+        audience: serinus::model::Audience::default(),
         on_empty: OnEmpty::Spill,
         balance: Balance::LeastRequest,
         traffic: serinus::model::Traffic::default(),

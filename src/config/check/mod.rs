@@ -1,5 +1,6 @@
 //! What one field alone cannot tell: names that repeat, weights that do not fit, Services that are not there.
 
+mod audience;
 mod certificates;
 mod listeners;
 mod rollout;

@@ -2,17 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::audience::audience;
 use super::once;
 use super::rollout::rollout;
 use super::traffic::traffic;
-use crate::config::errors::{Errors, shorten};
+use crate::config::errors::{Errors, Place, shorten};
 use crate::config::file::{PathFile, RouteFile, VersionFile};
 use crate::config::hints::nearest;
 use crate::config::input::{AnyLength, Field, Marked};
+use crate::config::names::ValueRegex;
 use crate::config::settings::Discovery;
 use crate::config::values::RegexPath;
 use crate::model::{
-    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, VersionSpec,
+    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, Test,
+    VersionSpec,
 };
 
 /// How many pairs of host and path the routes may have in all.
@@ -39,6 +42,7 @@ pub(super) fn routes(
         }
         let backend = backend(&route.value, discovery, errors);
         let versions = versions(&route.value, backend.as_ref(), discovery, errors);
+        let audience = audience(&route.value, &versions, &mut regexes, errors);
         let traffic = traffic(&route.value, discovery, errors);
         let rollout = rollout(&route.value, &versions, errors);
         if let (Some(name), Some(backend)) = (route.value.name.value(), backend) {
@@ -48,6 +52,7 @@ pub(super) fn routes(
                 paths,
                 backend,
                 versions,
+                audience,
                 on_empty: route.value.on_empty.value().copied().unwrap_or_default(),
                 balance: route.value.balance.value().cloned().unwrap_or_default(),
                 traffic,
@@ -110,19 +115,35 @@ const MAX_REGEXES: usize = 1_000;
 
 /// Compiles regular expressions, up to a number.
 #[derive(Default)]
-struct Regexes {
+pub(super) struct Regexes {
     compiled: usize,
 }
 
 impl Regexes {
     fn compile(&mut self, regex: &Marked<RegexPath>, errors: &mut Errors) -> Option<PathMatch> {
+        self.made(&regex.value.0, &regex.place, "prefixes", PathMatch::regex, errors)
+    }
+
+    /// A test of values.
+    pub(super) fn of_value(&mut self, regex: &Marked<ValueRegex>, errors: &mut Errors) -> Option<Test> {
+        self.made(&regex.value.0, &regex.place, "values", Test::matches, errors)
+    }
+
+    fn made<T>(
+        &mut self,
+        text: &str,
+        place: &Place,
+        instead: &str,
+        make: fn(&str) -> Result<T, PathMatchError>,
+        errors: &mut Errors,
+    ) -> Option<T> {
         self.compiled += 1;
         if self.compiled > MAX_REGEXES {
             // Said once.
             if self.compiled == MAX_REGEXES + 1 {
                 let message =
-                    format!("is one too many: keep to {MAX_REGEXES} regular expressions, or use prefixes");
-                errors.add(&regex.place, message);
+                    format!("is one too many: keep to {MAX_REGEXES} regular expressions, or use {instead}");
+                errors.add(place, message);
             }
             return None;
         }
@@ -130,12 +151,12 @@ impl Regexes {
             // The regex crate draws the pattern over several lines; the last one says what is wrong.
             PathMatchError::BadRegex(drawing) => {
                 let reason = drawing.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                let text = shorten(&regex.value.0, 80);
+                let text = shorten(text, 80);
                 format!("`{text}` is not a regular expression that can be used: {reason}")
             }
             PathMatchError::NotAbsolute(_) | PathMatchError::NotAPath(_) => error.to_string(),
         };
-        PathMatch::regex(&regex.value.0).map_err(|e| errors.add(&regex.place, explain(e))).ok()
+        make(text).map_err(|e| errors.add(place, explain(e))).ok()
     }
 }
 

@@ -126,6 +126,17 @@ fn needs(schema: &Value, key: &str) -> Value {
             mapping = json!({"certFile": "tls.crt", "keyFile": "tls.key"});
         }
         ("client certificates", "required") => mapping["caFile"] = json!("ca.crt"),
+        ("route", "rules" | "cohort" | "rollout") => {
+            mapping["versions"] = json!([{"name": "v1", "selector": "version!=v2"}, {"name": "v2"}]);
+        }
+        ("rule", "header" | "cookie" | "query" | "methods" | "clientCidrs" | "and") => {
+            mapping["version"] = json!("v2");
+        }
+        ("rule", "value" | "regex") => mapping = json!({"header": "X-Beta", "version": "v2"}),
+        ("rule", "version" | "canary") => mapping["header"] = json!("X-Beta"),
+        ("condition", "value" | "regex") => mapping["cookie"] = json!("staff"),
+        ("cohort", "set") => mapping["cookie"] = json!("user"),
+        ("cohort", "salt") => mapping["header"] = json!("X-User"),
         _ => {}
     }
     mapping
