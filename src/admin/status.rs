@@ -1,10 +1,12 @@
 //! From the table and the tallies to what the API shows of a route.
 
-use crate::model::{PathMatch, PodKey, Problem};
+use crate::model::{PathMatch, PodKey, Problem, Share};
 use crate::control::{RolloutView, RolloutViews};
+use crate::routing::tally::Snapshot;
 use crate::routing::{EndpointState, Member, Route, Version};
 use crate::state::RevisionEntry;
 
+use super::mirror::{effective, full, mirror};
 use super::recent::{Counts, Recent};
 use super::wire::{
     EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RolloutEvidence,
@@ -19,16 +21,23 @@ const LISTED: usize = 100;
 pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> RouteStatus {
     // Read once, so that the shares sum to a whole while requests go on.
     let requests: Vec<u64> = route.versions.iter().map(Version::requests_of_revision).collect();
-    let total = requests.iter().sum();
-    let version =
-        |(place, (v, requests)): (usize, (&Version, u64))| version(v, place == 0, requests, total, recent);
+    let total: u64 = requests.iter().sum();
+    let counts: Vec<_> = route.versions.iter().map(|version| version.tally.snapshot()).collect();
+    let windows: Vec<Counts> =
+        route.versions.iter().zip(&counts).map(|(v, now)| recent.of(&v.tally, now)).collect();
+    let effective = effective(route, &windows);
+    let version = |(place, (v, requests)): (usize, (&Version, u64))| {
+        let (now, window) = (counts.get(place)?, windows.get(place)?);
+        let measured = (total > 0).then(|| round(100.0 * requests as f64 / total as f64));
+        Some(version(v, place == 0, (*effective.get(place)?, measured, requests), now, window))
+    };
     RouteStatus {
         name: route.name().to_string(),
         revision: route.revision.0,
         service: route.spec.backend.service.to_string(),
         hosts: route.spec.hosts.iter().map(ToString::to_string).collect(),
         paths: route.spec.paths.iter().map(path).collect(),
-        versions: route.versions.iter().zip(requests).enumerate().map(version).collect(),
+        versions: route.versions.iter().zip(requests).enumerate().filter_map(version).collect(),
         unassigned_count: route.unassigned.len(),
         unassigned: route
             .unassigned
@@ -40,8 +49,9 @@ pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> 
                 labels_pending: u.labels_pending,
             })
             .collect(),
-        problems: route.problems.iter().map(problem).collect(),
+        problems: route.problems.iter().map(problem).chain(full(route, &windows)).collect(),
         rollout: rollouts.get(route.name()).map(|view| rollout(view)),
+        mirror: route.mirror.as_ref().map(mirror),
     }
 }
 
@@ -102,21 +112,28 @@ pub(super) fn revision(entry: RevisionEntry) -> RevisionStatus {
     }
 }
 
-fn version(version: &Version, stable: bool, requests: u64, total: u64, recent: &Recent) -> VersionStatus {
-    let now = version.tally.snapshot();
-    let window: Counts = recent.of(&version.tally, &now);
+/// What the API shows of a version; it gets that share and had that many requests, and that part of the route's.
+fn version(
+    version: &Version,
+    stable: bool,
+    (effective, measured, requests): (Share, Option<f64>, u64),
+    now: &Snapshot,
+    window: &Counts,
+) -> VersionStatus {
     let millis = |part| window.quantile(part).map(|time| round(time.as_secs_f64() * 1000.0));
     VersionStatus {
         name: version.name.to_string(),
         stable,
         weight: version.asked,
-        effective_weight: version.effective,
-        measured_share: (total > 0).then(|| round(100.0 * requests as f64 / total as f64)),
+        effective_weight: effective,
+        measured_share: measured,
         requests,
         error_rate: window.error_percent().map(round),
         p50_ms: millis(0.5),
         p99_ms: millis(0.99),
         active_requests: now.active,
+        shielded: now.shielded,
+        diverted: now.diverted,
         endpoints: endpoints(&version.members),
     }
 }
@@ -159,6 +176,6 @@ fn pod(pod: &PodKey) -> String {
 }
 
 /// To four decimals: as fine as a share can be asked for.
-fn round(number: f64) -> f64 {
+pub(super) fn round(number: f64) -> f64 {
     (number * 10_000.0).round() / 10_000.0
 }

@@ -120,6 +120,10 @@ impl Compiler {
                 problems.extend(panicking(spec, &members, &found));
             }
         }
+        let mirror = carried.mirror.mirroring(spec);
+        if known {
+            problems.extend(mirror.as_ref().and_then(|mirror| mirror.problem(spec, &is_usable)));
+        }
         let just_up = carried.was_known(known).then_some(now);
         let versions = versions(spec, &mut carried, members, found, (just_up, now), asked.iter().zip(&drawn));
         // So that a version that is empty for a while, and gives its share away, owes nothing when it is back.
@@ -132,7 +136,7 @@ impl Compiler {
         let rollout = desired.weights(&spec.name).and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
         let evidence = carried.evidence(spec, rollout.map(|rollout| rollout.started));
         self.carried.insert(spec.name.clone(), carried);
-        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, budget, evidence, split }
+        Route { spec: Arc::clone(spec), revision, known, versions, unassigned, problems, budget, evidence, mirror, split }
     }
 
     /// The members of each version, as they were before as far as they were.
@@ -168,6 +172,11 @@ fn versions<'a>(
         carried.settle(&members, &usable, just_up, &mut unused);
         let Usable { candidates, all_used, .. } = usable;
         Version {
+            // Where there is none, it is empty and not full.
+            most_in_flight: v
+                .max_in_flight_per_pod
+                .map(|per_pod| u64::from(per_pod) * candidates.len() as u64)
+                .filter(|most| *most > 0),
             name: v.name.clone(),
             asked: *asked,
             effective: if candidates.is_empty() { Share::ZERO } else { *drawn },

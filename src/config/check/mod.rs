@@ -2,6 +2,7 @@
 
 mod certificates;
 mod listeners;
+mod mirror;
 mod rollout;
 mod routes;
 mod traffic;
