@@ -15,6 +15,8 @@ fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
         p50_ms: Some(1.5),
         p99_ms: None,
         active_requests: 0,
+        shielded: 0,
+        diverted: 0,
         endpoints: EndpointCounts {
             ready,
             draining: 0,
@@ -45,6 +47,7 @@ fn shop() -> RouteStatus {
             .collect(),
         problems: vec![ProblemNote { message: "bad\u{1b}[2J".to_owned(), remedy: "mend it".to_owned() }],
         rollout: None,
+        mirror: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{Listener, parse};
 use super::{check, check_route, errors, route};
 use crate::model::{
-    Balance, CertificateSource, ClientAuth, Edge, EscapedSlashes, HashKey, HealthCheck, ListenerTls, MinTls,
+    Balance, CertificateSource, ClientAuth, Edge, EscapedSlashes, HashKey, HealthCheck, ListenerTls, MinTls, Mirror,
     Outliers, PemSource, Protocol, Redirect, Retries, Timeouts, Traffic, Underscores, UpstreamTls,
 };
 
@@ -92,7 +92,8 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
          retries: {attempts: 10, on: [503, 429, 502], buffer: 1MiB, budget: 0, least: 0}, \
          outliers: {consecutiveFailures: 0, count5xx: true, successRate: 87.5, eject: 1s, longest: 1s, most: 100}, \
          healthCheck: {path: '/ok?deep=1', host: 'shop:81', port: 82, interval: 6s, timeout: 7s, unhealthy: 8, \
-         healthy: 9}, slowStart: 30s, protocol: http2, maxBody: 0, \
+         healthy: 9}, slowStart: 30s, protocol: http2, maxBody: 0, shield: true, \
+         mirror: {version: v, percent: 0.5, methods: [HEAD, POST], maxBody: 1MiB, maxInFlight: 7, timeout: 8s, compare: true}, \
          upstreamTls: {serverName: Shop.internal, caSecret: a/ca, certificate: {secret: a/me}}",
     );
     assert_eq!(
@@ -132,6 +133,16 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
             }),
             protocol: Some(Protocol::H2c),
             max_body: Some(0),
+            shield: true,
+            mirror: Some(Mirror {
+                version: "v".parse().unwrap(),
+                share: "0.5".parse().unwrap(),
+                methods: vec![http::Method::HEAD, http::Method::POST],
+                max_body: 1 << 20,
+                max_in_flight: 7,
+                timeout: seconds(8),
+                compare: true,
+            }),
         }
     );
     let traffic = |more: &str| route(&format!("versions: [{{name: v}}], {more}")).traffic;

@@ -1,16 +1,20 @@
 //! Every protocol that people use, from a real client through a whole router to a real server.
 
 mod bodies;
+mod capacity;
 mod drain;
 mod front;
 mod grpc;
 mod http;
 mod limits;
+mod mirror;
 mod outliers;
 mod pods;
 mod raw;
 mod reliability;
 mod retries;
+mod seer;
+mod shield;
 mod streams;
 mod tls;
 mod websocket;
