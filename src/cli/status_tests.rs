@@ -1,7 +1,9 @@
 //! What `serinus status` prints, and how it watches.
 
 use super::*;
-use crate::admin::wire::{EndpointCounts, EndpointStatus, PathRule, Phase, UnassignedEndpoint};
+use crate::admin::wire::{
+    EndpointCounts, EndpointStatus, MirrorComparison, MirrorStatus, PathRule, Phase, UnassignedEndpoint,
+};
 
 fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
     VersionStatus {
@@ -77,6 +79,41 @@ Problems:
 labels are awaited), 10.0.0.3:80, 10.0.0.4:80 and 2 more
     -> if they should, let a version's selector match their labels
 "
+    );
+}
+
+#[test]
+fn what_became_of_copies_is_said_below() {
+    let comparison = MirrorComparison {
+        same: 7,
+        other_status: 2,
+        other_body: 1,
+        original_p50_ms: Some(1.5),
+        copy_p50_ms: None,
+    };
+    let mirror = MirrorStatus {
+        version: "v2".to_owned(),
+        percent: "12.5".parse().unwrap(),
+        sent: 10,
+        failed: 3,
+        dropped: 4,
+        too_large: 5,
+        in_flight: 6,
+        compared: Some(comparison),
+    };
+    let text = |mirror: &MirrorStatus| {
+        let mut out = Vec::new();
+        write_mirror(mirror, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let said = "\nMirror: 12.5 % to v2: 10 copies answered, 3 failed, 4 dropped, 5 too large, 6 under way\n";
+    assert_eq!(text(&MirrorStatus { compared: None, ..mirror.clone() }), said);
+    assert_eq!(
+        text(&mirror),
+        format!(
+            "{said}  compared with what the clients got: 7 the same, 2 with another status, 1 with another body; p50 -, \
+             theirs 1.5 ms\n"
+        )
     );
 }
 

@@ -168,6 +168,22 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
 }
 
 #[test]
+fn copies_and_limits_of_versions_mean_what_they_say() {
+    let found = route("versions: [{name: v, selector: a}, {name: w, maxInFlightPerPod: 9}], mirror: {version: w}");
+    let limits: Vec<_> = found.versions.iter().map(|version| version.max_in_flight_per_pod).collect();
+    assert_eq!(limits, [None, Some(9)]);
+    let mirror = found.traffic.mirror.unwrap();
+    assert_eq!((mirror.share, mirror.max_in_flight, mirror.compare), ("100".parse().unwrap(), 100, false));
+    assert_eq!((mirror.methods, mirror.max_body), (vec![http::Method::GET, http::Method::HEAD], 65_536));
+    assert_eq!(mirror.timeout, seconds(5));
+    assert!(!found.traffic.shield);
+    check_route(
+        "versions: [{name: v}], mirror: {version: v, methods: [GET, POST, GET]}",
+        &["3:67: routes[0].mirror.methods[2]: `GET` is given twice, first on line 3: change or remove one"],
+    );
+}
+
+#[test]
 fn every_way_to_balance_can_be_written() {
     let balance = |text: &str| route(&format!("versions: [{{name: v}}], balance: {text}")).balance;
     for (text, expected) in [

@@ -228,7 +228,7 @@ async fn answers_are_compared() {
     come_to(&front, [7, 0, 0, 0, 0]).await;
     let found = status(&front).await["mirror"].clone();
     let compared = &found["compared"];
-    assert_eq!((&found["version"], &found["percent"], &found["sent"]), (&"v2".into(), &100.0.into(), &7.into()));
+    assert_eq!((&found["version"], &found["percent"], &found["sent"]), (&"v2".into(), &100.into(), &7.into()));
     assert_eq!(compared["same"], 3, "{found}");
     assert_eq!((&compared["otherStatus"], &compared["otherBody"]), (&2.into(), &2.into()), "{found}");
     assert!(compared["originalP50Ms"].as_f64().unwrap() > 0.0, "{found}");

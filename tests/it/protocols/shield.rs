@@ -166,7 +166,8 @@ async fn s3_4_it_is_once_and_within_the_budget_and_only_where_the_route_says_so(
         "there is no leave: the canary's answer is passed on"
     );
     // Stable's own request is tried on both of its pods; the canary's on one.
-    assert_eq!(answered(&[&broken, &other], &["shield: true"]).await, (vec![502, 502], 3));
+    let lines = ["shield: true", "retries: {attempts: 2}"];
+    assert_eq!(answered(&[&broken, &other], &lines).await, (vec![502, 502], 3));
 }
 
 /// A connection that was kept, and that the pod had closed, is nobody's failure: the canary gets it again.
