@@ -179,7 +179,7 @@ fn copies_and_limits_of_versions_mean_what_they_say() {
     assert!(!found.traffic.shield);
     check_route(
         "versions: [{name: v}], mirror: {version: v, methods: [GET, POST, GET]}",
-        &["3:67: routes[0].mirror.methods[2]: `GET` is given twice, first on line 3: change or remove one"],
+        &["3:68: routes[0].mirror.methods[2]: `GET` is given twice, first on line 3: change or remove one"],
     );
 }
 
