@@ -8,7 +8,8 @@ use super::text::{or_dash, percent, plain};
 
 /// What became of the copies of a route's requests.
 pub(super) fn write_mirror(mirror: &MirrorStatus, out: &mut dyn Write) -> io::Result<()> {
-    let MirrorStatus { version, percent: share, sent, failed, dropped, too_large, in_flight, compared } = mirror;
+    let MirrorStatus { version, percent: share, sent, failed, dropped, too_large, in_flight, compared } =
+        mirror;
     writeln!(
         out,
         "\nMirror: {} to {}: {sent} copies answered, {failed} failed, {dropped} dropped, {too_large} too large, {in_flight} \

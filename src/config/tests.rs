@@ -513,8 +513,7 @@ fn labels_are_texts() {
 
 #[test]
 fn fields_that_come_later_are_told_from_unknown_ones() {
-    let later =
-        ["rules", "cohort", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
+    let later = ["rules", "cohort", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
     for field in later {
         check_route(
             &format!("{field}: {{}}, versions: [{{name: v}}]"),

@@ -30,11 +30,11 @@ pub use names::{
     Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
     ServiceKeyError, VersionName,
 };
-pub use outcome::{AnswerReason, ChoiceReason, ConnectionRefusal, FailureKind, MirrorOutcome, SetAsideReason};
-pub use problem::Problem;
-pub use rollout::{
-    ErrorLimit, Guard, Hook, HookEvent, LatencyGuard, OnFail, RolloutSpec, RolloutStep,
+pub use outcome::{
+    AnswerReason, ChoiceReason, ConnectionRefusal, FailureKind, MirrorOutcome, SetAsideReason,
 };
+pub use problem::Problem;
+pub use rollout::{ErrorLimit, Guard, Hook, HookEvent, LatencyGuard, OnFail, RolloutSpec, RolloutStep};
 pub use route::{
     BackendRef, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
     VersionSpec,

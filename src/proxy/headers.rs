@@ -26,7 +26,10 @@ fn is_clients_word(name: &[u8]) -> bool {
     // All of them begin with one of three letters.
     matches!(name.first(), Some(b'X' | b'x' | b'F' | b'f' | b'T' | b't'))
         && (CLIENTS_WORD_BEGINS.iter().any(|with| begins(with))
-            || CLIENTS_WORD.iter().chain([&REQUEST_ID, &MIRROR]).any(|n| name.eq_ignore_ascii_case(n.as_bytes())))
+            || CLIENTS_WORD
+                .iter()
+                .chain([&REQUEST_ID, &MIRROR])
+                .any(|n| name.eq_ignore_ascii_case(n.as_bytes())))
 }
 
 /// The hop before this one.

@@ -64,8 +64,7 @@ impl Draft {
         if !mirror.draw(|| fastrand::u64(..)) {
             return None;
         }
-        let mut draft =
-            Self { route: Arc::clone(&routed.route), place: None, original: None, ended: false };
+        let mut draft = Self { route: Arc::clone(&routed.route), place: None, original: None, ended: false };
         if matches!(body.length, Length::Exactly(length) if length > spec.max_body) {
             draft.end(MirrorOutcome::TooLarge);
             return None;
@@ -247,11 +246,7 @@ impl<'a, U: Upstream> Upward<'a, U> {
     }
 
     /// Reads the body of the answer, as far as it is compared; whether that was to its end.
-    fn poll_rest(
-        &mut self,
-        cx: &mut Context<'_>,
-        digest: &mut Digest,
-    ) -> Poll<Result<bool, UpstreamError>> {
+    fn poll_rest(&mut self, cx: &mut Context<'_>, digest: &mut Digest) -> Poll<Result<bool, UpstreamError>> {
         // The pod that answered need not take the rest.
         let _ = self.poll_send(cx);
         loop {

@@ -195,7 +195,9 @@ impl Routed {
         if !self.may_shield() {
             return false;
         }
-        let (Some(version), Some(stable)) = (self.version(), self.route.versions.first()) else { return false };
+        let (Some(version), Some(stable)) = (self.version(), self.route.versions.first()) else {
+            return false;
+        };
         version.tally.hand_over();
         stable.tally.take_over();
         self.choice = Choice { version: 0, reason: ChoiceReason::Fallback, placed: None };

@@ -78,7 +78,9 @@ impl Mirroring {
         let version = &self.spec.version;
         Some(Problem::new(
             format!("the mirror of route {} copies to version {version}, which has no usable pod", spec.name),
-            format!("see why version {version} has none, or leave `mirror` out; until then the copies are dropped"),
+            format!(
+                "see why version {version} has none, or leave `mirror` out; until then the copies are dropped"
+            ),
         ))
     }
 }

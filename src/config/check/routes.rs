@@ -13,7 +13,8 @@ use crate::config::input::{AnyLength, Field, Marked};
 use crate::config::settings::Discovery;
 use crate::config::values::RegexPath;
 use crate::model::{
-    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, Traffic, VersionSpec,
+    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, Traffic,
+    VersionSpec,
 };
 
 /// How many pairs of host and path the routes may have in all.

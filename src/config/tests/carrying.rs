@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::{Listener, parse};
 use super::{check, check_route, errors, route};
 use crate::model::{
-    Balance, CertificateSource, ClientAuth, Edge, EscapedSlashes, HashKey, HealthCheck, ListenerTls, MinTls, Mirror,
-    Outliers, PemSource, Protocol, Redirect, Retries, Timeouts, Traffic, Underscores, UpstreamTls,
+    Balance, CertificateSource, ClientAuth, Edge, EscapedSlashes, HashKey, HealthCheck, ListenerTls, MinTls,
+    Mirror, Outliers, PemSource, Protocol, Redirect, Retries, Timeouts, Traffic, Underscores, UpstreamTls,
 };
 
 /// The only listener of a file, with the fields `more` besides its name and address.
@@ -169,7 +169,8 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
 
 #[test]
 fn copies_and_limits_of_versions_mean_what_they_say() {
-    let found = route("versions: [{name: v, selector: a}, {name: w, maxInFlightPerPod: 9}], mirror: {version: w}");
+    let found =
+        route("versions: [{name: v, selector: a}, {name: w, maxInFlightPerPod: 9}], mirror: {version: w}");
     let limits: Vec<_> = found.versions.iter().map(|version| version.max_in_flight_per_pod).collect();
     assert_eq!(limits, [None, Some(9)]);
     let mirror = found.traffic.mirror.unwrap();

@@ -31,7 +31,10 @@ fn send(front: &Front, count: usize) -> tokio::sync::mpsc::UnboundedReceiver<Str
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_full_canary_cannot_take_goes_to_stable_and_is_told() {
     let stable = Seer::stable().await;
-    let canaries = [Seer::start(|_| (200, "canary".to_owned())).await, Seer::start(|_| (200, "canary".to_owned())).await];
+    let canaries = [
+        Seer::start(|_| (200, "canary".to_owned())).await,
+        Seer::start(|_| (200, "canary".to_owned())).await,
+    ];
     let front = front(Some(&stable), &[&canaries[0], &canaries[1]], "weight: 50, maxInFlightPerPod: 2").await;
     canaries.iter().for_each(|pod| pod.hold(true));
     let mut answers = send(&front, 40);
@@ -44,9 +47,13 @@ async fn what_a_full_canary_cannot_take_goes_to_stable_and_is_told() {
 
     let found = status(&front).await;
     let canary = &found["versions"][1];
-    for (field, expected) in
-        [("weight", 50.0), ("diverted", 16.0), ("effectiveWeight", 10.0), ("measuredShare", 10.0), ("requests", 4.0)]
-    {
+    for (field, expected) in [
+        ("weight", 50.0),
+        ("diverted", 16.0),
+        ("effectiveWeight", 10.0),
+        ("measuredShare", 10.0),
+        ("requests", 4.0),
+    ] {
         assert_eq!(canary[field].as_f64(), Some(expected), "{field}: {found}");
     }
     assert_eq!(found["versions"][0]["effectiveWeight"], 90.0, "{found}");
@@ -83,6 +90,7 @@ async fn however_many_come_at_once_there_are_never_more() {
     let stable = Seer::stable().await;
     let canary = Seer::start(|_| (200, "canary".to_owned())).await;
     let front = front(Some(&stable), &[&canary], "weight: 90, maxInFlightPerPod: 3").await;
+    canary.slow_down(20);
     let mut answers = send(&front, 100);
     for _ in 0..100 {
         answers.recv().await.unwrap();

@@ -98,7 +98,11 @@ async fn a_copy_is_the_request_and_says_that_it_is_a_copy() {
             }
         }
         // Each but the first finds a connection, except where it could meet one that its pod is just closing.
-        assert!(mirror.connections() <= if speaks == Speaks::Http1 { 6 } else { 1 }, "{}", mirror.connections());
+        assert!(
+            mirror.connections() <= if speaks == Speaks::Http1 { 6 } else { 1 },
+            "{}",
+            mirror.connections()
+        );
         untouched(&front, 0).await;
         front.router.stop().await;
     }
@@ -201,7 +205,10 @@ async fn a_version_without_a_pod_gets_no_copies_and_it_is_told() {
     assert_eq!(client.get("a", "/").await.unwrap().body, "stable");
     come_to(&front, [0, 0, 1, 0, 0]).await;
     let problems = front.problems();
-    assert!(problems.contains("the mirror of route shop copies to version v2, which has no usable pod"), "{problems}");
+    assert!(
+        problems.contains("the mirror of route shop copies to version v2, which has no usable pod"),
+        "{problems}"
+    );
     front.router.stop().await;
 }
 
@@ -228,14 +235,19 @@ async fn answers_are_compared() {
     come_to(&front, [7, 0, 0, 0, 0]).await;
     let found = status(&front).await["mirror"].clone();
     let compared = &found["compared"];
-    assert_eq!((&found["version"], &found["percent"], &found["sent"]), (&"v2".into(), &100.into(), &7.into()));
+    assert_eq!(
+        (&found["version"], &found["percent"], &found["sent"]),
+        (&"v2".into(), &100.into(), &7.into())
+    );
     assert_eq!(compared["same"], 3, "{found}");
     assert_eq!((&compared["otherStatus"], &compared["otherBody"]), (&2.into(), &2.into()), "{found}");
     assert!(compared["originalP50Ms"].as_f64().unwrap() > 0.0, "{found}");
     assert!(compared["copyP50Ms"].as_f64().unwrap() > 0.0, "{found}");
     let metrics = Client::new(front.router.admin()).get("localhost", "/metrics").await.unwrap().body;
     for (outcome, count) in [("same", 3), ("different", 4), ("sent", 7)] {
-        let line = format!(r#"serinus_mirrored_requests_total{{route="shop",version="v2",outcome="{outcome}"}} {count}"#);
+        let line = format!(
+            r#"serinus_mirrored_requests_total{{route="shop",version="v2",outcome="{outcome}"}} {count}"#
+        );
         assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
     }
     front.router.stop().await;

@@ -1,8 +1,9 @@
 //! Pods that keep what came to them, answer as they are told, and hold their answers back while they are told to.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -40,6 +41,8 @@ struct Shared {
     answers: Answers,
     seen: Mutex<Vec<Seen>>,
     held: watch::Sender<bool>,
+    /// How many milliseconds each answer takes.
+    takes: AtomicU64,
     now: AtomicUsize,
     most: AtomicUsize,
 }
@@ -71,6 +74,7 @@ impl Seer {
             answers,
             seen: Mutex::default(),
             held: watch::channel(false).0,
+            takes: AtomicU64::new(0),
             now: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         });
@@ -95,6 +99,11 @@ impl Seer {
     /// Holds its answers back from now on, or lets them go.
     pub(super) fn hold(&self, held: bool) {
         self.shared.held.send_replace(held);
+    }
+
+    /// Takes so long for each answer from now on.
+    pub(super) fn slow_down(&self, millis: u64) {
+        self.shared.takes.store(millis, Ordering::SeqCst);
     }
 
     /// What came, in order.
@@ -128,6 +137,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Sen
         let seen = Seen { method: parts.method, path, headers: parts.headers, body };
         shared.seen.lock().unwrap().push(seen);
     }
+    tokio::time::sleep(Duration::from_millis(shared.takes.load(Ordering::SeqCst))).await;
     let mut held = shared.held.subscribe();
     let _ = held.wait_for(|held| !held).await;
     drop(running);
@@ -138,5 +148,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Sen
 
 /// The versions of a route with one canary, in the words of the config.
 pub(super) fn versions(canary: &str) -> String {
-    format!("versions: [{{name: v1, selector: 'version=v1'}}, {{name: v2, selector: 'version=v2', {canary}}}]")
+    format!(
+        "versions: [{{name: v1, selector: 'version=v1'}}, {{name: v2, selector: 'version=v2', {canary}}}]"
+    )
 }

@@ -30,7 +30,8 @@ fn patience(conduct: Conduct) -> &'static str {
 
 /// A route to these pods, half of whose requests are v2's, and no pod is set aside.
 fn plan(stable: SocketAddr, canary: SocketAddr) -> Plan {
-    let mut plan = Plan::to([stable]).route(versions("weight: 50")).route("outliers: {consecutiveFailures: 0}");
+    let mut plan =
+        Plan::to([stable]).route(versions("weight: 50")).route("outliers: {consecutiveFailures: 0}");
     plan.pods.push((canary, "v2"));
     plan
 }
@@ -84,7 +85,8 @@ async fn s3_4_a_canary_that_fails_costs_a_shielded_client_nothing_and_is_counted
         ] {
             assert!(metrics.lines().any(|l| l == line), "{conduct:?}: {line}\n{metrics}");
         }
-        let failed = metrics.lines().filter(|l| l.starts_with("serinus_upstream_failures_total") && l.contains("v2"));
+        let failed =
+            metrics.lines().filter(|l| l.starts_with("serinus_upstream_failures_total") && l.contains("v2"));
         let failed: u64 = failed.map(|l| l.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
         // An answer is no failed attempt, but an error: see below.
         assert_eq!(failed, if matches!(conduct, Conduct::Status(_)) { 0 } else { 5 }, "{conduct:?}");
@@ -174,10 +176,8 @@ async fn s3_4_it_is_once_and_within_the_budget_and_only_where_the_route_says_so(
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_4_a_connection_that_the_canary_had_closed_is_not_its_failure() {
     let ledger = Arc::<Ledger>::default();
-    let (stable, canary) = (
-        pod(Conduct::Answer, &ledger).await,
-        pod(Conduct::AnswerThenEndAtNext(End::Fin), &ledger).await,
-    );
+    let (stable, canary) =
+        (pod(Conduct::Answer, &ledger).await, pod(Conduct::AnswerThenEndAtNext(End::Fin), &ledger).await);
     let front = plan(stable.address, canary.address).route("shield: true").start().await;
     let mut client = Client::new(front.address());
     for number in 0..20 {
@@ -207,7 +207,10 @@ async fn s3_4_the_access_log_shows_both_pods() {
     })
     .await;
     let line = lines.iter().find(|line| line["reason"] == "fallback").unwrap();
-    assert_eq!((&line["version"], &line["status"], &line["attempts"]), (&"v1".into(), &200.into(), &2.into()));
+    assert_eq!(
+        (&line["version"], &line["status"], &line["attempts"]),
+        (&"v1".into(), &200.into(), &2.into())
+    );
     assert_eq!(line["upstream"], stable.address().to_string());
     assert_eq!(line["tried"], serde_json::json!([canary.address().to_string()]));
     front.router.stop().await;
