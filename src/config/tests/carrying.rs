@@ -92,8 +92,7 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
          retries: {attempts: 10, on: [503, 429, 502], buffer: 1MiB, budget: 0, least: 0}, \
          outliers: {consecutiveFailures: 0, count5xx: true, successRate: 87.5, eject: 1s, longest: 1s, most: 100}, \
          healthCheck: {path: '/ok?deep=1', host: 'shop:81', port: 82, interval: 6s, timeout: 7s, unhealthy: 8, \
-         healthy: 9}, slowStart: 30s, protocol: http2, maxBody: 0, shield: true, \
-         mirror: {version: v, percent: 0.5, methods: [HEAD, POST], maxBody: 1MiB, maxInFlight: 7, timeout: 8s, compare: true}, \
+         healthy: 9}, slowStart: 30s, protocol: http2, maxBody: 0, \
          upstreamTls: {serverName: Shop.internal, caSecret: a/ca, certificate: {secret: a/me}}",
     );
     assert_eq!(
@@ -133,16 +132,7 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
             }),
             protocol: Some(Protocol::H2c),
             max_body: Some(0),
-            shield: true,
-            mirror: Some(Mirror {
-                version: "v".parse().unwrap(),
-                share: "0.5".parse().unwrap(),
-                methods: vec![http::Method::HEAD, http::Method::POST],
-                max_body: 1 << 20,
-                max_in_flight: 7,
-                timeout: seconds(8),
-                compare: true,
-            }),
+            ..Traffic::default()
         }
     );
     let traffic = |more: &str| route(&format!("versions: [{{name: v}}], {more}")).traffic;
@@ -169,6 +159,23 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
 
 #[test]
 fn copies_and_limits_of_versions_mean_what_they_say() {
+    let found = route(
+        "versions: [{name: v}], shield: true, mirror: {version: v, percent: 0.5, methods: [HEAD, POST], \
+         maxBody: 1MiB, maxInFlight: 7, timeout: 8s, compare: true}",
+    );
+    assert!(found.traffic.shield);
+    assert_eq!(
+        found.traffic.mirror,
+        Some(Mirror {
+            version: "v".parse().unwrap(),
+            share: "0.5".parse().unwrap(),
+            methods: vec![http::Method::HEAD, http::Method::POST],
+            max_body: 1 << 20,
+            max_in_flight: 7,
+            timeout: seconds(8),
+            compare: true,
+        })
+    );
     let found =
         route("versions: [{name: v, selector: a}, {name: w, maxInFlightPerPod: 9}], mirror: {version: w}");
     let limits: Vec<_> = found.versions.iter().map(|version| version.max_in_flight_per_pod).collect();
