@@ -133,6 +133,26 @@ async fn the_share_of_copies_is_exact() {
     front.router.stop().await;
 }
 
+/// A pod that gets requests and copies keeps connections for either, so that no request finds its own taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_have_connections_of_their_own() {
+    let (stable, mirror) = (Seer::stable().await, Seer::start(EMPTY).await);
+    let mut plan = Plan::to([stable.address()]).route(versions("weight: 50"));
+    plan.pods.push((mirror.address(), "v2"));
+    let front = plan.route("mirror: {version: v2}").start().await;
+    let mut client = Client::new(front.address());
+    for _ in 0..6 {
+        client.get("a", "/").await.unwrap();
+        // One after the other, so that a single connection would do for all.
+        eventually("its copy has ended", || (copies(&front)[4] == 0).then_some(())).await;
+        eventually("it has ended", || (front.active() == 0).then_some(())).await;
+    }
+    come_to(&front, [3, 0, 0, 0, 0]).await;
+    assert_eq!(mirror.count(), 6);
+    assert!(mirror.connections() >= 2, "one for the requests, one for the copies");
+    front.router.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_never_answers_holds_nobody_up_and_has_an_end() {
     let (stable, mirror) = (Seer::stable().await, Seer::start(EMPTY).await);
