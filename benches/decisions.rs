@@ -109,6 +109,7 @@ fn spec(route: u32, service: ServiceKey) -> RouteSpec {
         selector: Some(selector.parse().unwrap()),
         backend: None,
         weight: weight.map(|w| w.parse().unwrap()),
+        max_in_flight_per_pod: None,
     };
     RouteSpec {
         name: format!("route-{route}").parse().unwrap(),

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use crate::routing::tally::{LATENCY_BOUNDS, LatencySnapshot, Snapshot, Unrouted};
 use crate::routing::{EndpointState, RoutingTable, Version};
 use crate::telemetry::metrics::{
-    ACTIVE_REQUESTS, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, Name, PROBLEMS, REQUEST_DURATION, REQUESTS,
-    RETRIES, UNROUTED, UPSTREAM_FAILURES, WEIGHT,
+    ACTIVE_REQUESTS, DIVERTED, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, MIRRORED, Name, PROBLEMS,
+    REQUEST_DURATION, REQUESTS, RETRIES, SHIELDED, UNROUTED, UPSTREAM_FAILURES, WEIGHT,
 };
 
 /// The media type of the Prometheus text format.
@@ -19,6 +19,8 @@ struct Row<'a> {
     labels: String,
     version: &'a Version,
     counts: Snapshot,
+    /// What it fails may be repeated on the stable one.
+    shielded: bool,
 }
 
 /// Every family that belongs to a route, in the Prometheus text format.
@@ -28,7 +30,9 @@ pub(super) fn text(table: &RoutingTable, unrouted: &Unrouted) -> String {
         .iter()
         .flat_map(|route| {
             let name = escaped(route.name().as_str());
-            route.versions.iter().map(move |version| Row {
+            let shield = route.spec.traffic.shield;
+            route.versions.iter().enumerate().map(move |(place, version)| Row {
+                shielded: shield && place > 0,
                 labels: format!("route=\"{name}\",version=\"{}\"", escaped(version.name.as_str())),
                 version,
                 counts: version.tally.snapshot(),
@@ -40,6 +44,8 @@ pub(super) fn text(table: &RoutingTable, unrouted: &Unrouted) -> String {
     durations(&mut text, &rows);
     failures(&mut text, &rows);
     ejections(&mut text, &rows);
+    elsewhere(&mut text, &rows);
+    copies(&mut text, table);
     gauges(&mut text, &rows);
     text.family(PROBLEMS, "gauge");
     for route in table.routes() {
@@ -112,6 +118,31 @@ fn ejections(text: &mut Text, rows: &[Row<'_>]) {
     for Row { labels, counts, .. } in rows {
         for (reason, count) in &counts.set_aside {
             text.sample(EJECTIONS.0, &format!("{labels},reason=\"{reason}\""), count);
+        }
+    }
+}
+
+/// What another version did for one: there where it can be, or was.
+fn elsewhere(text: &mut Text, rows: &[Row<'_>]) {
+    text.family(SHIELDED, "counter");
+    for Row { labels, counts, .. } in rows.iter().filter(|row| row.shielded || row.counts.shielded > 0) {
+        text.sample(SHIELDED.0, labels, counts.shielded);
+    }
+    text.family(DIVERTED, "counter");
+    for Row { labels, version, counts, .. } in rows {
+        if version.most_in_flight().is_some() || counts.diverted > 0 {
+            text.sample(DIVERTED.0, &format!("{labels},reason=\"capacity\""), counts.diverted);
+        }
+    }
+}
+
+fn copies(text: &mut Text, table: &RoutingTable) {
+    text.family(MIRRORED, "counter");
+    for (route, mirror) in table.routes().iter().filter_map(|route| Some((route, route.mirror.as_ref()?))) {
+        let (route, version) = (escaped(route.name().as_str()), escaped(mirror.spec.version.as_str()));
+        for (outcome, count) in mirror.tally.snapshot().outcomes {
+            let labels = format!("route=\"{route}\",version=\"{version}\",outcome=\"{outcome}\"");
+            text.sample(MIRRORED.0, &labels, count);
         }
     }
 }

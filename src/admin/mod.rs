@@ -16,6 +16,7 @@ mod handlers;
 mod if_match;
 mod listener;
 mod metrics;
+mod mirror;
 mod probes;
 mod problem;
 mod recent;

@@ -35,10 +35,14 @@ struct Before {
 /// What became of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// How many ended.
+    /// How many began.
+    pub(super) begun: u64,
+    /// How many ended, those among them that were failed and repeated elsewhere.
     pub(super) ended: u64,
-    /// How many of them with 5xx.
+    /// How many of them with 5xx, or to be repeated elsewhere.
     pub(super) errors: u64,
+    /// How many were for the version and went elsewhere, because it was full.
+    pub(super) diverted: u64,
     /// How long they took.
     pub(super) latency: LatencySnapshot,
     /// The longest of them.
@@ -47,8 +51,9 @@ pub(super) struct Counts {
 
 impl Counts {
     fn of(snapshot: &Snapshot, peak: Duration) -> Self {
-        let (ended, errors, latency) = (snapshot.ended(), snapshot.errors(), snapshot.latency.clone());
-        Self { ended, errors, latency, peak }
+        let (ended, errors) = (snapshot.ended() + snapshot.shielded, snapshot.errors() + snapshot.shielded);
+        let (begun, diverted, latency) = (snapshot.begun, snapshot.diverted, snapshot.latency.clone());
+        Self { begun, ended, errors, diverted, latency, peak }
     }
 
     /// The time under which this part (0–1) of them stayed; nothing without any.
@@ -73,6 +78,8 @@ impl Recent {
             // It had no traffic then.
             None => now,
             Some(before) => Counts {
+                begun: now.begun.saturating_sub(before.counts.begun),
+                diverted: now.diverted.saturating_sub(before.counts.diverted),
                 ended: now.ended.saturating_sub(before.counts.ended),
                 errors: now.errors.saturating_sub(before.counts.errors),
                 latency: now.latency.since(&before.counts.latency),

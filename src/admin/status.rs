@@ -1,10 +1,12 @@
 //! From the table and the tallies to what the API shows of a route.
 
-use crate::model::{PathMatch, PodKey, Problem};
+use crate::model::{PathMatch, PodKey, Problem, Share};
 use crate::control::{RolloutView, RolloutViews};
+use crate::routing::tally::Snapshot;
 use crate::routing::{EndpointState, Member, Route, Version};
 use crate::state::RevisionEntry;
 
+use super::mirror::{effective, full, mirror};
 use super::recent::{Counts, Recent};
 use super::wire::{
     EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RolloutEvidence,
@@ -20,16 +22,22 @@ pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> 
     // Read once, so that the shares sum to a whole while requests go on.
     let requests: Vec<u64> = route.versions.iter().map(Version::requests_of_revision).collect();
     let users: Vec<Option<f64>> = route.versions.iter().map(Version::users_of_revision).collect();
-    let total = (requests.iter().sum(), users.iter().flatten().sum());
-    let had = requests.into_iter().zip(users);
-    let version = |(place, (v, had)): (usize, (&Version, _))| version(v, place == 0, had, total, recent);
+    let total = Total { requests: requests.iter().sum(), users: users.iter().flatten().sum() };
+    let counts: Vec<_> = route.versions.iter().map(|version| version.tally.snapshot()).collect();
+    let windows: Vec<Counts> =
+        route.versions.iter().zip(&counts).map(|(v, now)| recent.of(&v.tally, now)).collect();
+    let effective = effective(route, &windows);
+    let version = |(place, (v, had)): (usize, (&Version, (u64, Option<f64>)))| {
+        let (now, window) = (counts.get(place)?, windows.get(place)?);
+        Some(version(v, place == 0, *effective.get(place)?, (had, &total), (now, window)))
+    };
     RouteStatus {
         name: route.name().to_string(),
         revision: route.revision.0,
         service: route.spec.backend.service.to_string(),
         hosts: route.spec.hosts.iter().map(ToString::to_string).collect(),
         paths: route.spec.paths.iter().map(path).collect(),
-        versions: route.versions.iter().zip(had).enumerate().map(version).collect(),
+        versions: route.versions.iter().zip(requests.into_iter().zip(users)).enumerate().filter_map(version).collect(),
         unassigned_count: route.unassigned.len(),
         unassigned: route
             .unassigned
@@ -41,8 +49,9 @@ pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> 
                 labels_pending: u.labels_pending,
             })
             .collect(),
-        problems: route.problems.iter().map(problem).collect(),
+        problems: route.problems.iter().map(problem).chain(full(route, &windows)).collect(),
         rollout: rollouts.get(route.name()).map(|view| rollout(view)),
+        mirror: route.mirror.as_ref().map(mirror),
     }
 }
 
@@ -103,31 +112,38 @@ pub(super) fn revision(entry: RevisionEntry) -> RevisionStatus {
     }
 }
 
-/// What the API shows of a version that had so many requests, and users where the route has a cohort, of that many.
+/// What a route had under the revision in force.
+struct Total {
+    requests: u64,
+    users: f64,
+}
+
+/// What the API shows of a version that gets this share, and had so many requests, and users where the route has a cohort, of
+/// those of the route.
 fn version(
     version: &Version,
     stable: bool,
-    (requests, users): (u64, Option<f64>),
-    (all_requests, all_users): (u64, f64),
-    recent: &Recent,
+    effective: Share,
+    ((requests, users), total): ((u64, Option<f64>), &Total),
+    (now, window): (&Snapshot, &Counts),
 ) -> VersionStatus {
     let percent = |part: f64, of: f64| (of > 0.0).then(|| round(100.0 * part / of));
-    let now = version.tally.snapshot();
-    let window: Counts = recent.of(&version.tally, &now);
     let millis = |part| window.quantile(part).map(|time| round(time.as_secs_f64() * 1000.0));
     VersionStatus {
         name: version.name.to_string(),
         stable,
         weight: version.asked,
-        effective_weight: version.effective,
-        measured_share: percent(requests as f64, all_requests as f64),
+        effective_weight: effective,
+        measured_share: percent(requests as f64, total.requests as f64),
         requests,
         users: users.map(|users| users.round() as u64),
-        measured_user_share: users.and_then(|users| percent(users, all_users)),
+        measured_user_share: users.and_then(|users| percent(users, total.users)),
         error_rate: window.error_percent().map(round),
         p50_ms: millis(0.5),
         p99_ms: millis(0.99),
         active_requests: now.active,
+        shielded: now.shielded,
+        diverted: now.diverted,
         endpoints: endpoints(&version.members),
     }
 }
@@ -170,6 +186,6 @@ fn pod(pod: &PodKey) -> String {
 }
 
 /// To four decimals: as fine as a share can be asked for.
-fn round(number: f64) -> f64 {
+pub(super) fn round(number: f64) -> f64 {
     (number * 10_000.0).round() / 10_000.0
 }

@@ -17,6 +17,7 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
         selector: Some(selector.parse().unwrap()),
         backend: None,
         weight: None,
+        max_in_flight_per_pod: None,
     };
     let shop = RouteSpec {
         name: "shop".parse().unwrap(),

@@ -3,6 +3,7 @@
 //! Shares are percentages from 0 to 100 in steps of 0.0001. A field may be added at any time; none is taken away or given
 //! another meaning without a major version.
 
+mod mirror;
 mod rollout;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::model::{EndpointPhase, Share};
 
+pub use mirror::{MirrorComparison, MirrorStatus};
 pub use rollout::{
     AttemptCounts, RolloutAction, RolloutChange, RolloutEvidence, RolloutStatus, RolloutStepStatus,
 };
@@ -55,6 +57,10 @@ pub struct RouteStatus {
     #[serde(default)]
     #[schema(required = true)]
     pub rollout: Option<RolloutStatus>,
+    /// Which of its requests are copied to a version, and what became of the copies; null where none are.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub mirror: Option<MirrorStatus>,
 }
 
 /// A path that a route takes.
@@ -81,8 +87,9 @@ pub struct VersionStatus {
     /// The share asked for, in percent.
     #[schema(value_type = f64, minimum = 0, maximum = 100)]
     pub weight: Share,
-    /// The share that its pods get after versions without a usable one gave theirs away, in percent: 0 without a usable pod. Where
-    /// a share is given to nobody (answered 503), those of a route sum to less than 100.
+    /// The share that its pods get after versions without a usable one gave theirs away, in percent: 0 without a usable pod; and
+    /// less what was diverted in the last 30 to 60 seconds because it was full. Where a share is given to nobody (answered 503),
+    /// those of a route sum to less than 100.
     #[schema(value_type = f64, minimum = 0, maximum = 100)]
     pub effective_weight: Share,
     /// Its part of the route's requests under the revision in force, in percent; null when there were none.
@@ -100,7 +107,8 @@ pub struct VersionStatus {
     #[serde(default)]
     #[schema(required = true, minimum = 0, maximum = 100)]
     pub measured_user_share: Option<f64>,
-    /// The part of its recent requests that was answered with 5xx, in percent.
+    /// The part of its recent requests that was answered with 5xx, or that it failed and the stable version was asked instead
+    /// (`shield`), in percent.
     #[schema(required = true, minimum = 0, maximum = 100)]
     pub error_rate: Option<f64>,
     /// The time in which half of its recent requests were answered, in milliseconds.
@@ -111,6 +119,14 @@ pub struct VersionStatus {
     pub p99_ms: Option<f64>,
     /// How many requests it is serving.
     pub active_requests: u64,
+    /// How many requests were repeated on the stable version because it failed them (`shield`), since the start.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub shielded: u64,
+    /// How many requests went to the stable version because it was full (`maxInFlightPerPod`), since the start.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub diverted: u64,
     /// Its endpoints.
     pub endpoints: EndpointCounts,
 }

@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod handover;
 mod limits;
+mod mirror;
 mod rollout;
 mod scenario;
 mod run;

@@ -9,6 +9,7 @@ use crate::model::{RouteName, Timestamp};
 use super::client::{AdminArgs, Client, route_path};
 use super::endpoints::{ailing, all, write_endpoints};
 use super::error::{CliError, reader_may_leave};
+use super::mirror::write_mirror;
 use super::text::{align_right, or_dash, percent, plain, table, write_table};
 
 /// How often `--watch` asks.
@@ -118,6 +119,7 @@ fn show(args: &StatusArgs, client: &Client) -> Result<Vec<u8>, CliError> {
             let route: RouteStatus = client.parse(&answer)?;
             write_versions(std::slice::from_ref(&route), &mut text)?;
             write_endpoints(&route, &mut text)?;
+            route.mirror.iter().try_for_each(|mirror| write_mirror(mirror, &mut text))?;
             write_problems(std::slice::from_ref(&route), &[], &mut text)?;
         }
         OutputForm::Table => {

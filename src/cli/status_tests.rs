@@ -1,7 +1,9 @@
 //! What `serinus status` prints, and how it watches.
 
 use super::*;
-use crate::admin::wire::{EndpointCounts, EndpointStatus, PathRule, Phase, UnassignedEndpoint};
+use crate::admin::wire::{
+    EndpointCounts, EndpointStatus, MirrorComparison, MirrorStatus, PathRule, Phase, UnassignedEndpoint,
+};
 
 fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
     VersionStatus {
@@ -17,6 +19,8 @@ fn version(name: &str, weight: &str, ready: usize) -> VersionStatus {
         p50_ms: Some(1.5),
         p99_ms: None,
         active_requests: 0,
+        shielded: 0,
+        diverted: 0,
         endpoints: EndpointCounts {
             ready,
             draining: 0,
@@ -47,6 +51,7 @@ fn shop() -> RouteStatus {
             .collect(),
         problems: vec![ProblemNote { message: "bad\u{1b}[2J".to_owned(), remedy: "mend it".to_owned() }],
         rollout: None,
+        mirror: None,
     }
 }
 
@@ -97,6 +102,41 @@ shop   v2        0.1 %      0.1 %    99.9 %      1234              -    0/0     
 cart   v1       99.9 %     99.9 %    99.9 %      1234  95.2 % (1004)    6/6       -  1.5 ms    -         7
 cart   v2        0.1 %      0.1 %    99.9 %      1234     4.8 % (51)    0/0       -  1.5 ms    -         7
 "
+    );
+}
+
+#[test]
+fn what_became_of_copies_is_said_below() {
+    let comparison = MirrorComparison {
+        same: 7,
+        other_status: 2,
+        other_body: 1,
+        original_p50_ms: Some(1.5),
+        copy_p50_ms: None,
+    };
+    let mirror = MirrorStatus {
+        version: "v2".to_owned(),
+        percent: "12.5".parse().unwrap(),
+        sent: 10,
+        failed: 3,
+        dropped: 4,
+        too_large: 5,
+        in_flight: 6,
+        compared: Some(comparison),
+    };
+    let text = |mirror: &MirrorStatus| {
+        let mut out = Vec::new();
+        write_mirror(mirror, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let said = "\nMirror: 12.5 % to v2: 10 copies answered, 3 failed, 4 dropped, 5 too large, 6 under way\n";
+    assert_eq!(text(&MirrorStatus { compared: None, ..mirror.clone() }), said);
+    assert_eq!(
+        text(&mirror),
+        format!(
+            "{said}  compared with what the clients got: 7 the same, 2 with another status, 1 with another body; p50 -, \
+             theirs 1.5 ms\n"
+        )
     );
 }
 

@@ -2,11 +2,13 @@
 
 mod audience;
 mod listener;
+mod mirror;
 mod rollout;
 mod traffic;
 
 pub(super) use audience::{CohortFile, ConditionFile, RuleFile};
 pub(super) use listener::{CertificateFile, ListenerFile, ListenerTlsFile};
+pub(super) use mirror::MirrorFile;
 pub(super) use rollout::{GuardFile, RolloutFile};
 pub(super) use traffic::{HealthCheckFile, OutliersFile, RetriesFile, TimeoutsFile, UpstreamTlsFile};
 
@@ -19,7 +21,7 @@ use serde_json::json;
 use super::errors::{Errors, Place};
 use super::hints::{list, nearest};
 use super::input::{AnyLength, Field, Input, Marked, Pairs, object, wrong_type};
-use super::numbers::{Limit, Size};
+use super::numbers::{Limit, Size, Whole};
 use super::settings::{AccessLog, HostPort};
 use super::values::{ExactPath, LabelKey, LabelValue, PrefixPath, RegexPath, Span, Text};
 use super::yaml::{Node, Value};
@@ -116,7 +118,6 @@ object! {
 object! {
     /// A route: which requests it takes, and the versions it splits them between.
     RouteFile "route", later [
-        ("mirror", None),
         ("requestHeaders", None), ("responseHeaders", None), ("redirect", None), ("rewrite", None),
     ] {
         /// Its name, unique in the file; a label in metrics.
@@ -143,6 +144,11 @@ object! {
         optional "onEmpty" on_empty: OnEmpty, default = "spill", example = "fail";
         /// How a version is rolled out. Left out: weights change only when somebody changes them.
         optional "rollout" rollout: RolloutFile, example = {"steps": [{"weight": 1}, {"weight": 100}]};
+        /// Whether a request that a version other than the first failed is repeated once on the first, where it is safe to: no
+        /// pod has seen it, or its method is idempotent and its body was kept. The failure still counts against the version.
+        optional "shield" shield: bool, default = false, example = true;
+        /// Which requests are copied to a version, to see how it bears them: nobody gets its answers. Left out: none.
+        optional "mirror" mirror: MirrorFile, example = {"version": "v2", "percent": 10};
         /// Its time limits.
         optional "timeouts" timeouts: TimeoutsFile;
         /// Which requests are tried again on another pod. One that was never sent always is; one that a pod may have seen
@@ -192,6 +198,9 @@ object! {
         /// Its share of the requests, in steps of 0.0001. Left out: 0, and for the first version what the others
         /// leave.
         optional "weight" weight: Share, example = 0.1;
+        /// How many requests it may have at once for each of its usable pods: what is beyond goes to the first version. Not for
+        /// the first. Left out: as many as come.
+        optional "maxInFlightPerPod" max_in_flight_per_pod: Whole<u32, 1, 1_000_000>, example = 50;
     }
 }
 

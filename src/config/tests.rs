@@ -178,7 +178,7 @@ routes:
             "5:12: drain.timeout: `soon` is not a duration: write it like 250ms, 10s, 5m, 1h or 1m30s",
             "6:9: state.configMap: is not supported by this version of Serinus yet: use `file`",
             "9:14: routes[0].service: `web` is not a Service: write NAMESPACE/NAME, like web/nginx-svc",
-            "10:5: routes[0].mirror: is not supported by this version of Serinus yet: leave it out",
+            "10:13: routes[0].mirror.version: is missing: add it, for example `version: v2`",
             "14:16: routes[0].versions[1].name: `v1` is given twice, first on line 12: change or remove one",
             "14:40: routes[0].versions[1].wieght: unknown field: did you mean `weight`?",
             "15:30: routes[0].versions[2].selector: expected `(` at character 12 of the selector `version in v3`: write \
@@ -486,7 +486,7 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
         "routes: [ü, {name: ''}]",
         &[
             "1:10: routes[0]: must be a mapping with the fields `name`, `hosts`, `paths`, `service`, `port`, `versions`, \
-         `rules`, `cohort`, `balance`, `onEmpty`, `rollout`, `timeouts`, `retries`, `outliers`, `healthCheck`, `slowStart`, `upstreamTls`, `protocol`, \
+         `rules`, `cohort`, `balance`, `onEmpty`, `rollout`, `shield`, `mirror`, `timeouts`, `retries`, `outliers`, `healthCheck`, `slowStart`, `upstreamTls`, `protocol`, \
          `maxBody`, `debugHeaders`, and is the text `ü`",
             "1:13: routes[1].service: is missing: add it, for example `service: web/shop`",
             "1:13: routes[1].versions: is missing: add it, for example `versions: [{name: v1}]`",
@@ -515,7 +515,7 @@ fn labels_are_texts() {
 
 #[test]
 fn fields_that_come_later_are_told_from_unknown_ones() {
-    let later = ["mirror", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
+    let later = ["requestHeaders", "responseHeaders", "redirect", "rewrite"];
     for field in later {
         check_route(
             &format!("{field}: {{}}, versions: [{{name: v}}]"),

@@ -1,5 +1,6 @@
 //! Values that are one of a few words.
 
+use http::Method;
 use serde_json::json;
 
 use super::errors::{Errors, Place, shorten};
@@ -44,6 +45,21 @@ word_value!(
     "drop" = Underscores::Drop,
     "reject" = Underscores::Reject,
     "pass" = Underscores::Pass
+);
+
+/// A method whose requests may be copied.
+#[derive(Clone)]
+pub(super) struct CopiedMethod(pub(super) Method);
+
+word_value!(
+    CopiedMethod,
+    "GET" = CopiedMethod(Method::GET),
+    "HEAD" = CopiedMethod(Method::HEAD),
+    "POST" = CopiedMethod(Method::POST),
+    "PUT" = CopiedMethod(Method::PUT),
+    "PATCH" = CopiedMethod(Method::PATCH),
+    "DELETE" = CopiedMethod(Method::DELETE),
+    "OPTIONS" = CopiedMethod(Method::OPTIONS)
 );
 
 /// The scheme that a redirect leads to.

@@ -433,6 +433,7 @@ mod tests {
                 selector: None,
                 backend: None,
                 weight: Some(weight.parse().unwrap()),
+                max_in_flight_per_pod: None,
             };
             let spec = RouteSpec {
                 name: "shop".parse().unwrap(),

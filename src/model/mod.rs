@@ -7,6 +7,7 @@ mod cluster;
 mod edge;
 mod endpoint;
 mod evidence;
+mod mirror;
 mod names;
 mod outcome;
 mod problem;
@@ -26,15 +27,16 @@ pub use cluster::{
 pub use edge::{ClientAuth, Edge, EscapedSlashes, ListenerTls, MinTls, Redirect, Underscores};
 pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
 pub use evidence::{AttemptClass, Counts, Placement, Side, Sides, Sighting};
+pub use mirror::Mirror;
 pub use names::{
     Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
     ServiceKeyError, VersionName,
 };
-pub use outcome::{AnswerReason, ChoiceReason, ConnectionRefusal, FailureKind, SetAsideReason};
-pub use problem::Problem;
-pub use rollout::{
-    ErrorLimit, Guard, Hook, HookEvent, LatencyGuard, OnFail, RolloutSpec, RolloutStep,
+pub use outcome::{
+    AnswerReason, ChoiceReason, ConnectionRefusal, FailureKind, MirrorOutcome, SetAsideReason,
 };
+pub use problem::Problem;
+pub use rollout::{ErrorLimit, Guard, Hook, HookEvent, LatencyGuard, OnFail, RolloutSpec, RolloutStep};
 pub use route::{
     BackendRef, HostMatch, HostMatchError, OnEmpty, PathMatch, PathMatchError, PortRef, RouteSpec,
     VersionSpec,

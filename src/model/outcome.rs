@@ -44,7 +44,8 @@ tokens! {
         Rule = "rule",
         /// By its user's place among the users.
         Cohort = "cohort",
-        /// Its version had no usable pod, or another version's share came to this one (`onEmpty: spill`).
+        /// It was another version's request: that had no usable pod (`onEmpty: spill`), was full (`maxInFlightPerPod`), or failed
+        /// it (`shield`).
         Fallback = "fallback",
     }
 }
@@ -74,6 +75,25 @@ tokens! {
         SuccessRate = "success-rate",
         /// It did not answer the health checks well.
         HealthCheck = "health-check",
+    }
+}
+
+tokens! {
+    /// What became of a copy of a request: the `outcome` of `serinus_mirrored_requests_total`. Each copy has one of the first
+    /// four; one that was compared has one of the last two besides.
+    MirrorOutcome {
+        /// It was answered.
+        Sent = "sent",
+        /// It was sent, or should have been, and no answer came in time.
+        Failed = "failed",
+        /// It was not sent: too many were under way, no pod was there to get it, or its request had not come whole.
+        Dropped = "dropped",
+        /// It was not sent: its body is longer than is copied.
+        TooLarge = "too-large",
+        /// It was answered as the request was: the same status, and the same body.
+        Same = "same",
+        /// It was answered otherwise.
+        Different = "different",
     }
 }
 

@@ -66,6 +66,9 @@ pub struct VersionSpec {
     pub backend: Option<BackendRef>,
     /// Its share as the file asks for it.
     pub weight: Option<Share>,
+    /// How many requests it may have at once for each of its usable pods; what is beyond goes to the stable version. Nothing for
+    /// as many as come.
+    pub max_in_flight_per_pod: Option<u32>,
 }
 
 /// A Service and one of its ports.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Protocol, SecretKey};
+use super::{Mirror, Protocol, SecretKey};
 
 /// How the requests of a route are carried.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +24,10 @@ pub struct Traffic {
     pub protocol: Option<Protocol>,
     /// The longest body that a request may have, in bytes; nothing for no limit.
     pub max_body: Option<u64>,
+    /// Whether a request that a version other than the stable one failed is repeated on that, where it is safe (semantics §3.4).
+    pub shield: bool,
+    /// Which requests are copied to a version; nothing for none.
+    pub mirror: Option<Mirror>,
 }
 
 /// The time limits of a route (semantics §4.4).

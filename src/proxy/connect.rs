@@ -24,7 +24,7 @@ use super::Gateway;
 use super::accept::is_shortage;
 use super::failure::ConnectFailure;
 use super::health::{Connected, Connector};
-use super::pool::Pool;
+use super::pool::{Pool, Pools};
 
 /// A connection to a pod on which nothing passes for so long is asked whether its other side is there (RFC 9293 §3.8.4), this
 /// often. A pod that only takes its time answers: its kernel does.
@@ -43,6 +43,25 @@ pub(super) enum Connection {
     },
     /// A stream on a connection that it shares.
     Http2(Box<H2Request>),
+}
+
+/// What connections are made with, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    pub(super) pools: &'a Pools,
+    pub(super) connectors: &'a UpstreamConnectors,
+    /// For copies of requests, which must not take anything from these.
+    pub(super) for_copies: bool,
+}
+
+impl<'a> Reach<'a> {
+    fn of(gateway: &'a Gateway) -> Self {
+        Self { pools: &gateway.pools, connectors: &gateway.options.connectors, for_copies: false }
+    }
+
+    fn pool(self, endpoint: &Endpoint) -> Option<&Pool> {
+        if self.for_copies { self.pools.of_copies(endpoint) } else { self.pools.of(endpoint) }
+    }
 }
 
 /// Which connections will do.
@@ -71,27 +90,31 @@ impl Connection {
         {
             pool.meet(endpoint);
         }
-        if let (Protocol::Http1, Wanted::Any) = (endpoint.protocol, wanted)
-            && let Some(client) = gateway.pools.of(endpoint).and_then(Pool::take)
-        {
-            return Ok(Self::Http1 { client, reused: true });
-        }
-        let opening = async {
-            match endpoint.protocol {
-                Protocol::Http1 => Self::http1(gateway, endpoint).await,
-                Protocol::H2c => Self::http2(gateway, endpoint).await,
-            }
-        };
+        let opening = Self::of(Reach::of(gateway), endpoint, wanted);
         tokio::time::timeout(patience, opening).await.unwrap_or(Err(ConnectFailure::Timeout))
     }
 
-    async fn http1(gateway: &Gateway, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
-        let link = link(gateway, endpoint, Alpn::Http1).await?;
-        Ok(Self::Http1 { client: Box::new(H1Client::new(link)), reused: false })
+    /// The same, for as long as it takes.
+    pub(super) async fn of(
+        reach: Reach<'_>,
+        endpoint: &Endpoint,
+        wanted: Wanted,
+    ) -> Result<Self, ConnectFailure> {
+        match endpoint.protocol {
+            Protocol::Http1 => {
+                let waiting = (wanted == Wanted::Any).then(|| reach.pool(endpoint)).flatten();
+                if let Some(client) = waiting.and_then(Pool::take) {
+                    return Ok(Self::Http1 { client, reused: true });
+                }
+                let link = link(reach, endpoint, Alpn::Http1).await?;
+                Ok(Self::Http1 { client: Box::new(H1Client::new(link)), reused: false })
+            }
+            Protocol::H2c => Self::http2(reach, endpoint).await,
+        }
     }
 
-    async fn http2(gateway: &Gateway, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
-        let Some(pool) = gateway.pools.of(endpoint) else { return Err(ConnectFailure::Refused) };
+    async fn http2(reach: Reach<'_>, endpoint: &Endpoint) -> Result<Self, ConnectFailure> {
+        let Some(pool) = reach.pool(endpoint) else { return Err(ConnectFailure::Refused) };
         loop {
             if let Some(request) = pool.stream() {
                 return Ok(Self::Http2(Box::new(request)));
@@ -105,7 +128,7 @@ impl Connection {
                 busy.ready().await;
                 continue;
             }
-            let link = link(gateway, endpoint, Alpn::Http2).await?;
+            let link = link(reach, endpoint, Alpn::Http2).await?;
             let https = endpoint.tls.is_some();
             let settings = H2Settings {
                 scheme: if https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP },
@@ -132,13 +155,23 @@ impl Connection {
             pool.keep(client, endpoint);
         }
     }
+
+    /// The same, for another copy.
+    pub(super) fn keep_for_copies(self, pools: &Pools, endpoint: &Endpoint) {
+        if let Self::Http1 { mut client, .. } = self
+            && client.rest()
+            && let Some(pool) = pools.of_copies(endpoint)
+        {
+            pool.keep_for_copies(client, endpoint);
+        }
+    }
 }
 
-async fn dial(gateway: &Gateway, address: SocketAddr) -> std::io::Result<TcpStream> {
+async fn dial(reach: Reach<'_>, address: SocketAddr) -> std::io::Result<TcpStream> {
     match TcpStream::connect(address).await {
-        Err(error) if is_shortage(&error) => {
+        Err(error) if is_shortage(&error) && !reach.for_copies => {
             // Connections that wait for a request give their descriptors to one that is there.
-            gateway.pools.close_idle();
+            reach.pools.close_idle();
             TcpStream::connect(address).await
         }
         connected => connected,
@@ -146,8 +179,8 @@ async fn dial(gateway: &Gateway, address: SocketAddr) -> std::io::Result<TcpStre
 }
 
 /// A new connection to an endpoint, with TLS where the route wants it.
-async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link, ConnectFailure> {
-    let stream = dial(gateway, endpoint.id.address).await.map_err(|error| {
+async fn link(reach: Reach<'_>, endpoint: &Endpoint, alpn: Alpn) -> Result<Link, ConnectFailure> {
+    let stream = dial(reach, endpoint.id.address).await.map_err(|error| {
         if error.kind() == std::io::ErrorKind::ConnectionRefused {
             ConnectFailure::Refused
         } else if is_shortage(&error) {
@@ -162,7 +195,7 @@ async fn link(gateway: &Gateway, endpoint: &Endpoint, alpn: Alpn) -> Result<Link
     let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
     let Some(tls) = &endpoint.tls else { return Ok(Link::plain(stream)) };
     let name = tls::server_name(tls).map_err(ConnectFailure::Tls)?;
-    let stream = gateway.options.connectors.connect(tls, name, alpn, stream).await;
+    let stream = reach.connectors.connect(tls, name, alpn, stream).await;
     Ok(Link::tls(tokio_rustls::TlsStream::Client(stream.map_err(ConnectFailure::Tls)?)))
 }
 

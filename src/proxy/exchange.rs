@@ -21,6 +21,7 @@ use super::answer::{self, Answer};
 use super::connect::{Connection, Wanted};
 use super::connection::Client;
 use super::failure::{self, Again, ConnectFailure, Failure};
+use super::mirror::Draft;
 use super::relay::{self, Limits, Relay, TOO_LARGE};
 use super::replay::Body;
 use super::request::{Asked, Request, Routed};
@@ -146,8 +147,15 @@ impl<D: Downstream> Exchange<'_, D> {
         if let Some(routed) = request.routed.as_mut() {
             routed.cookie = seen::cookie(routed, head);
         }
+        request.copy = request.routed.as_ref().and_then(|routed| Draft::begin(routed, head, &mut body));
         match self.attempts(head, &mut body, limits, request).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // Now that nothing of it can stand in its way.
+                if let Some(copy) = request.copy.take() {
+                    copy.send(self.gateway, head, &body);
+                }
+                Ok(())
+            }
             Err(failure) => {
                 request.failed = failure.kind().is_some();
                 request.failure = Some(failure.to_string());
@@ -180,7 +188,7 @@ impl<D: Downstream> Exchange<'_, D> {
         }
     }
 
-    /// Tries one pod after the other, as far as that is safe (semantics §4.1–§4.3).
+    /// Tries one pod after the other, as far as that is safe (semantics §3.4, §4.1–§4.3).
     async fn attempts(
         &mut self,
         head: &mut RequestHead,
@@ -203,23 +211,29 @@ impl<D: Downstream> Exchange<'_, D> {
                 return Ok(());
             };
             let Some(routed) = request.routed.as_mut() else { return Err(failure) };
-            let again = if request.status == 0 && body.can_be_repeated() {
-                failure.again(&head.method)
-            } else {
+            let shields = shields(&failure, routed, &limits);
+            let again = if request.status != 0 || !body.can_be_repeated() {
                 Again::Never
+            } else if shields {
+                failure.again_elsewhere(&head.method)
+            } else {
+                failure.again(&head.method)
             };
             let unreachable = matches!(failure, Failure::Connect(_)) && routed.tried_all();
             let more = match again {
                 Again::Never => false,
-                Again::NotSeen => (routed.may_go_on() && !unreachable) || routed.spill(),
+                Again::NotSeen => (routed.may_go_on() && !unreachable) || routed.spill() || routed.shield(),
                 Again::Granted => true,
                 Again::WithinBudget => {
                     // The leave for the attempt that just failed is given back first.
                     drop(permit.take());
-                    permit = if routed.may_go_on() { leave(routed).await } else { None };
+                    permit = if routed.may_be_repeated() || shields { leave(routed).await } else { None };
                     permit.is_some()
                 }
             };
+            if more && shields && again != Again::NotSeen {
+                routed.shield();
+            }
             if !more {
                 return Err(failure);
             }
@@ -246,20 +260,25 @@ impl<D: Downstream> Exchange<'_, D> {
         let length = match relay.head(&mut answer).await {
             Ok(length) => length,
             Err(failure) => {
+                routed.stale = failure.outcome(reused) == AttemptOutcome::Stale;
                 gateway.failed(&failure, routed, reused);
                 return Err(failure);
             }
         };
+        routed.stale = false;
         if reused && answer.status == StatusCode::REQUEST_TIMEOUT && repeatable(head, relay.body) {
             // Said to nobody: the pod took leave of an idle connection, and the request crossed it (RFC 9110 §15.5.9).
             let failure = Failure::Upstream(UpstreamError::NoAnswer);
+            routed.stale = true;
             gateway.failed(&failure, routed, reused);
             return Err(failure);
         }
         let took = routed.attempted_at.elapsed();
         let status = answer.status.as_u16();
         let retries = &routed.route.spec.traffic.retries;
-        if retries.on.contains(&status) && routed.may_go_on() && repeatable(head, relay.body) {
+        let shields = status >= 500 && routed.may_shield();
+        let wanted = shields || (retries.on.contains(&status) && routed.may_be_repeated());
+        if wanted && repeatable(head, relay.body) {
             drop(permit.take());
             *permit = routed.active.try_retry(retries);
             if permit.is_some() {
@@ -269,11 +288,15 @@ impl<D: Downstream> Exchange<'_, D> {
             }
         }
         request.status = status;
+        relay.digest = request.copy.as_ref().and_then(Draft::digest);
         let passed = pass_on(gateway, &mut relay, answer, length, routed).await;
         request.bytes = relay.answered;
         match passed {
             Ok(()) => {
                 gateway.attempted(routed, AttemptOutcome::Answered(status), took);
+                if let Some(copy) = &mut request.copy {
+                    copy.answered(status, took, relay.digest.take());
+                }
                 if let Some(at) = &routed.at {
                     connection.keep(gateway, at.endpoint());
                 }
@@ -289,6 +312,14 @@ impl<D: Downstream> Exchange<'_, D> {
             }
         }
     }
+}
+
+/// Whether stable goes on with a request that failed so (semantics §3.4). Not where its version has not failed it: its connection
+/// had been closed before, or its answer is one that the route wants another pod's instead of; nor when its time is over.
+fn shields(failure: &Failure, routed: &Routed, limits: &Limits) -> bool {
+    let others_turn = (routed.stale && routed.may_go_on()) || matches!(failure, Failure::Status(..500));
+    let over = limits.end.is_some_and(|end| Instant::now() >= end);
+    !others_turn && !over && routed.may_shield()
 }
 
 /// A connection to the next pod: one that waits, or a new one.

@@ -76,6 +76,21 @@ impl Failure {
         }
     }
 
+    /// The same, where the further try is made by another version than the one that failed (semantics §3.4): what is safe to
+    /// repeat at all is repeated, also after a pod that may still be at work, or that answered what is not HTTP.
+    pub(super) fn again_elsewhere(&self, method: &Method) -> Again {
+        match self {
+            Self::Timeout | Self::Upstream(UpstreamError::Broken | UpstreamError::Protocol(_))
+                if method.is_idempotent() =>
+            {
+                Again::WithinBudget
+            }
+            Self::Client(_) | Self::Connect(_) | Self::Upstream(_) | Self::Timeout | Self::Status(_) => {
+                self.again(method)
+            }
+        }
+    }
+
     /// How the pod failed; nothing when the fault is not its own.
     pub(super) fn kind(&self) -> Option<FailureKind> {
         match self {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::wire::{Fields, RequestHead};
 
+use super::mirror::MIRROR;
 use super::request::{REQUEST_ID, RequestId};
 
 const FORWARDED_FOR: &str = "X-Forwarded-For";
@@ -25,7 +26,10 @@ fn is_clients_word(name: &[u8]) -> bool {
     // All of them begin with one of three letters.
     matches!(name.first(), Some(b'X' | b'x' | b'F' | b'f' | b'T' | b't'))
         && (CLIENTS_WORD_BEGINS.iter().any(|with| begins(with))
-            || CLIENTS_WORD.iter().chain([&REQUEST_ID]).any(|n| name.eq_ignore_ascii_case(n.as_bytes())))
+            || CLIENTS_WORD
+                .iter()
+                .chain([&REQUEST_ID, &MIRROR])
+                .any(|n| name.eq_ignore_ascii_case(n.as_bytes())))
 }
 
 /// The hop before this one.
@@ -145,6 +149,7 @@ mod tests {
                 ("x-forwarded-prefix", "/admin"),
                 ("X-Original-URL", "/admin"),
                 ("True-Client-IP", "6.6.6.6"),
+                ("x-serinus-mirror", "true"),
                 ("Traceparent", "00-abc"),
             ],
         );
@@ -161,6 +166,7 @@ mod tests {
             "x-forwarded-prefix",
             "x-original-url",
             "true-client-ip",
+            "x-serinus-mirror",
         ] {
             assert!(get(&request, name).is_empty(), "{name}");
         }

@@ -84,6 +84,7 @@ impl World {
                 selector: None,
                 backend: None,
                 weight: None,
+                max_in_flight_per_pod: None,
             }],
             audience: crate::model::Audience::default(),
             on_empty: OnEmpty::Spill,

@@ -17,6 +17,7 @@ mod gateway;
 mod headers;
 mod health;
 mod listener;
+mod mirror;
 mod pool;
 mod probe;
 mod proxy_protocol;

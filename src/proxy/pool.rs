@@ -4,7 +4,7 @@
 //! endpoint that leaves takes its connections with it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,8 @@ use crate::wire::{H2Connection, H2Request, Link};
 const IDLE: Duration = Duration::from_secs(4);
 /// How many connections to one pod are kept.
 const KEPT: usize = 1024;
+/// How many connections to one pod are kept for copies: no more are ever made than there are copies at once.
+const KEPT_FOR_COPIES: usize = 32;
 /// How many connections of HTTP/2 there are to one pod at most.
 const SHARED: usize = 64;
 /// How often idle connections are looked through.
@@ -32,6 +34,8 @@ pub(super) struct Pool {
     shared: ArcSwap<Vec<Arc<H2Connection>>>,
     /// Held by who makes another.
     pub(super) connecting: tokio::sync::Mutex<()>,
+    /// Those that copies of requests go by: no request ever finds one of its own taken, or waits for one, because of a copy.
+    copies: OnceLock<Box<Pool>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +75,17 @@ impl Pool {
         let idle = self.inner.count.load(Ordering::Relaxed);
         // This one's request is in flight still.
         let needed = idle + endpoint.in_flight() as usize <= self.inner.peak.load(Ordering::Relaxed);
-        if needed && idle < KEPT && !endpoint.is_leaving() {
+        self.keep_if(needed && idle < KEPT, connection, endpoint);
+    }
+
+    /// The same in the pool for copies, which are not counted at the endpoint.
+    pub(super) fn keep_for_copies(&self, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
+        self.inner.peak.fetch_max(KEPT_FOR_COPIES, Ordering::Relaxed);
+        self.keep_if(self.inner.count.load(Ordering::Relaxed) < KEPT_FOR_COPIES, connection, endpoint);
+    }
+
+    fn keep_if(&self, wanted: bool, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
+        if wanted && !endpoint.is_leaving() {
             self.inner.push(Idle { connection, since: Instant::now() });
             // It may have begun to leave meanwhile.
             if endpoint.is_leaving() {
@@ -137,6 +151,9 @@ impl Connections for Pool {
     fn close_idle(&self) {
         while self.inner.pop().is_some() {}
         self.shared.load().iter().for_each(|connection| connection.close_when_idle());
+        if let Some(copies) = self.copies.get() {
+            copies.close_idle();
+        }
     }
 }
 
@@ -147,12 +164,20 @@ pub(super) struct Pools(Mutex<Vec<Weak<Inner>>>);
 impl Pools {
     /// The pool of an endpoint.
     pub(super) fn of<'a>(&self, endpoint: &'a Endpoint) -> Option<&'a Pool> {
-        endpoint.connections(|| {
-            let pool = Pool::default();
-            // Once in an endpoint's life.
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool.inner));
-            pool
-        })
+        endpoint.connections(|| self.made())
+    }
+
+    /// The pool of an endpoint for copies of requests.
+    pub(super) fn of_copies<'a>(&self, endpoint: &'a Endpoint) -> Option<&'a Pool> {
+        let pool = self.of(endpoint)?;
+        Some(pool.copies.get_or_init(|| Box::new(self.made())))
+    }
+
+    fn made(&self) -> Pool {
+        let pool = Pool::default();
+        // Once or twice in an endpoint's life.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool.inner));
+        pool
     }
 
     /// Closes every idle connection.

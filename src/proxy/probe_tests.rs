@@ -27,6 +27,7 @@ fn table(addresses: &[SocketAddr; 2]) -> (RoutingTable, Compiler) {
             selector: None,
             backend: None,
             weight: None,
+            max_in_flight_per_pod: None,
         }],
         audience: crate::model::Audience::default(),
         on_empty: OnEmpty::Spill,

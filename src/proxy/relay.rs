@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::wire::{Alarm, ClientError, Downstream, Length, Piece, Refused, ResponseHead, Upstream};
 
 use super::failure::Failure;
+use super::mirror::Digest;
 use super::replay::Body;
 
 /// How long the parts of an exchange may take.
@@ -49,6 +50,8 @@ pub(super) struct Relay<'a, D, U> {
     upgraded: bool,
     /// How many bytes of the answer's body came.
     pub(super) answered: u64,
+    /// Of the answer's body, where it is to be compared with that of a copy.
+    pub(super) digest: Option<Digest>,
 }
 
 /// Whose turn it is while a request is sent.
@@ -81,6 +84,7 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
             waiting: (0, 0),
             upgraded: false,
             answered: 0,
+            digest: None,
         }
     }
 
@@ -148,6 +152,9 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
                     Poll::Ready(Some(Piece::Data(data))) => {
                         self.moved = Instant::now();
                         self.answered += data.len() as u64;
+                        if let Some(digest) = &mut self.digest {
+                            digest.add(&data);
+                        }
                         self.down.data(data);
                         room = self.down.poll_room(cx).map_err(Failure::Client)?.is_ready();
                     }

@@ -12,6 +12,8 @@ pub(super) struct Body {
     /// From its beginning; empty once it is too long to be kept.
     kept: Vec<Bytes>,
     keep_at_most: u64,
+    /// How much of it may be sent again.
+    repeat_at_most: u64,
     whole: bool,
     /// The trailers, once all of it has come.
     ended: Option<Option<Fields>>,
@@ -23,12 +25,23 @@ impl Body {
     /// A body of which nothing has come; at most so many bytes of it are kept.
     pub(super) fn new(length: Length, keep_at_most: u64) -> Self {
         let ended = (length == Length::None).then_some(None);
-        Self { length, kept: Vec::new(), keep_at_most, whole: true, ended, received: 0 }
+        let repeat_at_most = keep_at_most;
+        Self { length, kept: Vec::new(), keep_at_most, repeat_at_most, whole: true, ended, received: 0 }
     }
 
-    /// Whether all that has come is still there.
+    /// So many bytes of it are kept at least: for a copy.
+    pub(super) fn keep_at_least(&mut self, least: u64) {
+        self.keep_at_most = self.keep_at_most.max(least);
+    }
+
+    /// Whether all that has come is still there, and it is not more than may be sent again.
     pub(super) fn can_be_repeated(&self) -> bool {
-        self.whole
+        self.whole && self.received <= self.repeat_at_most
+    }
+
+    /// All of it, where all has come and is still there.
+    pub(super) fn all(&self) -> Option<&[Bytes]> {
+        (self.whole && self.ended.is_some()).then_some(self.kept.as_slice())
     }
 
     /// The piece at this place of what was kept.
@@ -80,5 +93,19 @@ mod tests {
         body.end(None);
         assert!(body.ended().is_some());
         assert!(Body::new(Length::None, 0).ended().is_some());
+    }
+
+    #[test]
+    fn what_is_kept_for_a_copy_is_not_sent_again_for_that() {
+        let mut body = Body::new(Length::Unknown, 2);
+        body.keep_at_least(4);
+        body.came(&Bytes::from_static(b"ab"));
+        assert!(body.can_be_repeated() && body.all().is_none(), "it has not ended");
+        body.came(&Bytes::from_static(b"cd"));
+        body.end(None);
+        assert!(!body.can_be_repeated());
+        assert_eq!(body.all(), Some(&[Bytes::from_static(b"ab"), Bytes::from_static(b"cd")][..]));
+        body.came(&Bytes::from_static(b"e"));
+        assert_eq!(body.all(), None);
     }
 }

@@ -12,6 +12,7 @@ use crate::routing::{ActiveRequest, Choice, Endpoint, InFlight, Route, Version};
 use crate::wire::{Fields, Glimpse, RequestHead};
 
 use super::failure;
+use super::mirror::Draft;
 
 /// What is known of one request while it is served; ends with it.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Request {
     pub(super) failed: bool,
     /// Why its last attempt failed.
     pub(super) failure: Option<String>,
+    /// A copy of it is to be sent when it has been answered.
+    pub(super) copy: Option<Draft>,
 }
 
 /// What was asked for, as the access log says it; empty where it is not known.
@@ -75,7 +78,11 @@ pub(super) struct Routed {
     pub(super) cookie: Option<String>,
     /// It counts among the route's active requests.
     pub(super) active: ActiveRequest,
+    /// The last attempt met a connection that its pod had closed before: nobody's fault.
+    pub(super) stale: bool,
     spilled: bool,
+    /// Its version failed it, and stable goes on with it.
+    shielded: bool,
     ended: bool,
 }
 
@@ -91,16 +98,17 @@ impl Request {
             bytes: 0,
             failed: false,
             failure: None,
+            copy: None,
         }
     }
 }
 
 impl Routed {
-    /// A request of this route begins, at this version.
+    /// A request of this route begins, at this version if it has room for it.
     pub(super) fn begin(route: &Arc<Route>, choice: Choice) -> Self {
-        let routed = Self {
+        Self {
             route: Arc::clone(route),
-            choice,
+            choice: route.admit(choice),
             at: None,
             tried: Tried::default(),
             attempts: 0,
@@ -109,13 +117,11 @@ impl Routed {
             key: None,
             cookie: None,
             active: route.budget.begin(),
+            stale: false,
             spilled: false,
+            shielded: false,
             ended: false,
-        };
-        if let Some(version) = routed.version() {
-            version.tally.begin();
         }
-        routed
     }
 
     /// It ended with this status, after this time; `failed` when no endpoint answered it.
@@ -150,6 +156,11 @@ impl Routed {
         self.attempts < self.most
     }
 
+    /// Whether it may be, though a pod may have seen it: what stable goes on with is repeated once (semantics §3.4).
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.may_go_on() && !self.shielded
+    }
+
     /// Whether every endpoint of its version was tried.
     pub(super) fn tried_all(&self) -> bool {
         self.version().is_none_or(|v| v.candidates().iter().all(|c| self.tried.has(&c.endpoint().id)))
@@ -158,7 +169,6 @@ impl Routed {
     /// No endpoint of its version takes connections, and none has seen the request: the version is empty, and its share goes
     /// to another now, as it will for later requests in a moment (semantics §2.4). False when there is none to take it.
     pub(super) fn spill(&mut self) -> bool {
-        let usable = |version: &Version| version.candidates().iter().any(|c| !c.endpoint().is_refused());
         let empty = self.version().is_some_and(|version| !usable(version));
         if self.spilled || !empty || self.route.spec.on_empty != OnEmpty::Spill {
             return false;
@@ -176,6 +186,33 @@ impl Routed {
         self.most += self.attempts;
         true
     }
+
+    /// Whether stable may go on with it where its version failed it (semantics §3.4).
+    pub(super) fn may_shield(&self) -> bool {
+        let shields = self.route.spec.traffic.shield && self.choice.version > 0 && !self.spilled;
+        shields && self.route.versions.first().is_some_and(usable)
+    }
+
+    /// Its version failed it: stable goes on with it, where the route says so. It is the version's request all the same.
+    pub(super) fn shield(&mut self) -> bool {
+        if !self.may_shield() {
+            return false;
+        }
+        let (Some(version), Some(stable)) = (self.version(), self.route.versions.first()) else {
+            return false;
+        };
+        version.tally.hand_over();
+        stable.tally.take_over();
+        self.choice = self.choice.given_to(0);
+        (self.spilled, self.shielded) = (true, true);
+        self.most = self.attempts + usize::from(self.route.spec.traffic.retries.attempts);
+        true
+    }
+}
+
+/// Whether some endpoint of a version takes connections, as far as is known.
+fn usable(version: &Version) -> bool {
+    version.candidates().iter().any(|c| !c.endpoint().is_refused())
 }
 
 impl Drop for Routed {

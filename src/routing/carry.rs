@@ -11,6 +11,7 @@ use crate::model::{
 use crate::state::ResolvedEndpoint;
 
 use super::hash::Ring;
+use super::mirror::CarriedMirror;
 use super::outliers::Crowd;
 use super::split::Place;
 use super::table::Member;
@@ -85,6 +86,7 @@ pub(super) struct CarriedRoute {
     pub(super) places: Vec<Arc<Place>>,
     pub(super) versions: HashMap<VersionName, CarriedVersion>,
     pub(super) budget: Arc<RetryBudget>,
+    pub(super) mirror: CarriedMirror,
     /// What is seen of the rollout that began then.
     evidence: Option<(Timestamp, Arc<Evidence>)>,
     /// Its versions, in the order of the spec.

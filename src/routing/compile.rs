@@ -121,6 +121,10 @@ impl Compiler {
                 problems.extend(panicking(spec, &members, &found));
             }
         }
+        let mirror = carried.mirror.mirroring(spec);
+        if known {
+            problems.extend(mirror.as_ref().and_then(|mirror| mirror.problem(spec, &is_usable)));
+        }
         let just_up = carried.was_known(known).then_some(now);
         let versions = versions(spec, &mut carried, members, found, (just_up, now), asked.iter().zip(&drawn));
         // So that a version that is empty for a while, and gives its share away, owes nothing when it is back.
@@ -136,7 +140,19 @@ impl Compiler {
             CompiledAudience::of(spec, Situation { asked: &asked, drawn: &drawn, judged, taken_back });
         self.carried.insert(spec.name.clone(), carried);
         let spec = Arc::clone(spec);
-        Route { spec, revision, known, versions, unassigned, problems, budget, evidence, split, audience }
+        Route {
+            spec,
+            revision,
+            known,
+            versions,
+            unassigned,
+            problems,
+            budget,
+            evidence,
+            mirror,
+            split,
+            audience,
+        }
     }
 
     /// The members of each version, as they were before as far as they were.
@@ -172,6 +188,11 @@ fn versions<'a>(
         carried.settle(&members, &usable, just_up, &mut unused);
         let Usable { candidates, all_used, .. } = usable;
         Version {
+            // Where there is none, it is empty and not full.
+            most_in_flight: v
+                .max_in_flight_per_pod
+                .map(|per_pod| u64::from(per_pod) * candidates.len() as u64)
+                .filter(|most| *most > 0),
             name: v.name.clone(),
             asked: *asked,
             effective: if candidates.is_empty() { Share::ZERO } else { *drawn },

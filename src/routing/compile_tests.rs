@@ -29,6 +29,7 @@ fn route(line: &str) -> RouteSpec {
             selector: selector.map(|s| s.parse().unwrap()),
             backend: own.map(backend),
             weight: weight.map(|w| w.parse().unwrap()),
+            max_in_flight_per_pod: None,
         });
     }
     RouteSpec {

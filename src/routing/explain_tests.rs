@@ -17,6 +17,7 @@ fn spec(name: &str, hosts: &[&str], paths: &[PathMatch], weight: &str) -> RouteS
         selector: Some(selector.parse().unwrap()),
         backend: None,
         weight: weight.map(|w| w.parse().unwrap()),
+        max_in_flight_per_pod: None,
     };
     RouteSpec {
         name: name.parse().unwrap(),

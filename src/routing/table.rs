@@ -16,7 +16,7 @@ use super::matcher::{Matched, Matcher, RouteIndex};
 use super::split::{Drawn, Place, Split};
 use super::tally::Tally;
 use super::users::Users;
-use super::{AttemptOutcome, Endpoint, Evidence, InFlight, RetryBudget, Standing};
+use super::{AttemptOutcome, Endpoint, Evidence, InFlight, Mirroring, RetryBudget, Standing};
 
 /// Everything that routing a request needs; replaced as a whole.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +74,8 @@ pub struct Route {
     pub budget: Arc<RetryBudget>,
     /// What its rollout is judged by, while one is under way.
     pub evidence: Option<Arc<Evidence>>,
+    /// Which of its requests are copied.
+    pub mirror: Option<Mirroring>,
     /// By the shares that are drawn.
     pub(super) split: Split,
     /// What decides before the split, where anything does.
@@ -184,6 +186,8 @@ pub struct Version {
     pub(super) origin: Origin,
     /// Its users under the revision in force, where the route has a cohort.
     pub(super) users: Option<Arc<Users>>,
+    /// How many requests it may have at once; nothing for as many as come.
+    pub(super) most_in_flight: Option<u64>,
 }
 
 /// Where the requests of a version come from: its own share, or those of versions without a usable endpoint
@@ -311,6 +315,12 @@ impl Version {
     #[must_use]
     pub fn uses_all(&self) -> bool {
         self.balancer.all_used
+    }
+
+    /// How many requests it may have at once, by its usable endpoints; nothing for as many as come.
+    #[must_use]
+    pub fn most_in_flight(&self) -> Option<u64> {
+        self.most_in_flight
     }
 
     /// How many requests it got under the revision in force.

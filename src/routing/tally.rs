@@ -57,6 +57,10 @@ pub struct Tally {
     retried_failed: AtomicU64,
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Requests that another version began and failed, and that this one goes on with.
+    taken_over: AtomicU64,
+    shielded: AtomicU64,
+    diverted: AtomicU64,
     latency: Latency,
 }
 
@@ -80,9 +84,34 @@ impl Tally {
         self.begun.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A request begins, unless so many are being served already: false then, and it is counted as diverted.
+    pub fn begin_within(&self, most: u64) -> bool {
+        // Read first, and after whatever came before it: requests that end, or are diverted, in between make it look fuller than
+        // it is, and none makes it look emptier.
+        let ended = self.ended.load(Ordering::Acquire);
+        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
+        if (begun + self.taken_over.load(Ordering::Relaxed)).saturating_sub(ended) < most {
+            return true;
+        }
+        self.begun.fetch_sub(1, Ordering::Relaxed);
+        self.diverted.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// A request that began, and was failed, goes on at another version ([`Self::take_over`]), which will tell its end.
+    pub fn hand_over(&self) {
+        self.shielded.fetch_add(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Release);
+    }
+
+    /// A request that another version began goes on here. That one has got it: it is none of those that begin here.
+    pub fn take_over(&self) {
+        self.taken_over.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A request that began has ended with this status after this time.
     pub fn end(&self, reason: ChoiceReason, status: u16, took: Duration) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Release);
         if let Some(counts) = self.requests.get(reason.index()) {
             counts.add(status);
         }
@@ -142,7 +171,10 @@ impl Tally {
                 .collect(),
             retried_ok: load(&self.retried_ok),
             retried_failed: load(&self.retried_failed),
-            active: load(&self.begun).saturating_sub(load(&self.ended)),
+            begun: load(&self.begun),
+            active: (load(&self.begun) + load(&self.taken_over)).saturating_sub(load(&self.ended)),
+            shielded: load(&self.shielded),
+            diverted: load(&self.diverted),
             latency: self.latency.snapshot(),
         }
     }
@@ -186,8 +218,14 @@ pub struct Snapshot {
     pub retried_ok: u64,
     /// Requests that were tried more than once in vain.
     pub retried_failed: u64,
+    /// How many requests have begun.
+    pub begun: u64,
     /// Requests being served.
     pub active: u64,
+    /// Requests that it failed, and that were repeated on another version.
+    pub shielded: u64,
+    /// Requests that were for it, and went to another version because it was full.
+    pub diverted: u64,
     /// How long the ended ones took.
     pub latency: LatencySnapshot,
 }
@@ -234,8 +272,9 @@ impl CodeCounts {
     }
 }
 
+/// A histogram of latencies, as it is counted.
 #[derive(Debug)]
-struct Latency {
+pub(super) struct Latency {
     /// One for each bound, and one for all above the last.
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     sum_micros: AtomicU64,
@@ -254,7 +293,7 @@ impl Default for Latency {
 }
 
 impl Latency {
-    fn add(&self, took: Duration) {
+    pub(super) fn add(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < micros);
         if let Some(count) = self.buckets.get(bucket) {
@@ -267,7 +306,7 @@ impl Latency {
         }
     }
 
-    fn snapshot(&self) -> LatencySnapshot {
+    pub(super) fn snapshot(&self) -> LatencySnapshot {
         LatencySnapshot {
             buckets: self.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect(),
             sum_micros: self.sum_micros.load(Ordering::Relaxed),
@@ -357,6 +396,49 @@ mod tests {
             ]
         );
         assert_eq!((snapshot.active, snapshot.ended(), snapshot.errors(), tally.begun()), (1, 9, 4, 10));
+    }
+
+    #[test]
+    fn what_is_handed_over_has_begun_once_and_is_active_where_it_is() {
+        let (canary, stable) = (Tally::default(), Tally::default());
+        canary.begin();
+        canary.hand_over();
+        stable.take_over();
+        assert_eq!((canary.snapshot().active, stable.snapshot().active), (0, 1));
+        stable.end(ChoiceReason::Fallback, 200, Duration::ZERO);
+        assert_eq!((canary.begun(), stable.begun()), (1, 0), "it was the canary's");
+        let (canary, stable) = (canary.snapshot(), stable.snapshot());
+        assert_eq!((canary.shielded, canary.ended()), (1, 0));
+        assert_eq!((stable.shielded, stable.ended(), stable.active), (0, 1, 0));
+    }
+
+    #[test]
+    fn no_more_begin_than_there_is_room_for_however_many_ask_at_once() {
+        let tally = Tally::default();
+        let most = 2;
+        let inside = AtomicU64::new(0);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..20_000 {
+                        if tally.begin_within(most) {
+                            assert!(inside.fetch_add(1, Ordering::SeqCst) < most);
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            tally.end(ChoiceReason::Weight, 200, Duration::ZERO);
+                        }
+                    }
+                });
+            }
+        });
+        let now = tally.snapshot();
+        assert_eq!((now.active, now.begun, now.begun + now.diverted), (0, now.ended(), 80_000));
+        for _ in 0..most {
+            assert!(tally.begin_within(most));
+        }
+        assert!(!tally.begin_within(most));
+        assert_eq!((tally.snapshot().active, tally.snapshot().diverted), (most, now.diverted + 1));
+        tally.end(ChoiceReason::Weight, 200, Duration::ZERO);
+        assert!(tally.begin_within(most));
     }
 
     #[test]

@@ -17,6 +17,7 @@ fn spec(route: &str, versions: &[(&str, Option<&str>)]) -> RouteSpec {
                 selector: None,
                 backend: None,
                 weight: weight.map(|w| w.parse().unwrap()),
+                max_in_flight_per_pod: None,
             })
             .collect(),
         audience: crate::model::Audience::default(),

@@ -28,6 +28,19 @@ pub const UPSTREAM_FAILURES: Name =
 /// `serinus_retries_total`: route, version, outcome.
 pub const RETRIES: Name =
     Name("serinus_retries_total", "Requests that were tried on another pod, by how that ended.");
+/// `serinus_shielded_requests_total`: route, version.
+pub const SHIELDED: Name = Name(
+    "serinus_shielded_requests_total",
+    "Requests that a version failed, and that were repeated on the stable one.",
+);
+/// `serinus_requests_diverted_total`: route, version, reason.
+pub const DIVERTED: Name = Name(
+    "serinus_requests_diverted_total",
+    "Requests that were a version's, and went to the stable one because it was full.",
+);
+/// `serinus_mirrored_requests_total`: route, version, outcome.
+pub const MIRRORED: Name =
+    Name("serinus_mirrored_requests_total", "Copies of requests, by what became of them.");
 /// `serinus_version_weight_ratio`: route, version.
 pub const WEIGHT: Name = Name("serinus_version_weight_ratio", "The share asked for, from 0 to 1.");
 /// `serinus_version_effective_weight_ratio`: route, version.

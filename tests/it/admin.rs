@@ -51,6 +51,7 @@ fn config() -> RoutesConfig {
         selector: Some(selector.parse().unwrap()),
         backend: None,
         weight: weight.map(|w| w.parse().unwrap()),
+        max_in_flight_per_pod: None,
     };
     let route = |name: &str, host: &str| RouteSpec {
         name: name.parse().unwrap(),

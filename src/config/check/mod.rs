@@ -3,6 +3,7 @@
 mod audience;
 mod certificates;
 mod listeners;
+mod mirror;
 mod rollout;
 mod routes;
 mod traffic;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::audience::audience;
+use super::mirror::mirror;
 use super::once;
 use super::rollout::rollout;
 use super::traffic::traffic;
@@ -14,7 +15,7 @@ use crate::config::names::ValueRegex;
 use crate::config::settings::Discovery;
 use crate::config::values::RegexPath;
 use crate::model::{
-    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, Test,
+    BackendRef, HostMatch, PathMatch, PathMatchError, PortRef, RouteSpec, ServiceKey, Share, Test, Traffic,
     VersionSpec,
 };
 
@@ -43,7 +44,8 @@ pub(super) fn routes(
         let backend = backend(&route.value, discovery, errors);
         let versions = versions(&route.value, backend.as_ref(), discovery, errors);
         let audience = audience(&route.value, &versions, &mut regexes, errors);
-        let traffic = traffic(&route.value, discovery, errors);
+        let mirror = mirror(&route.value, &versions, errors);
+        let traffic = Traffic { mirror, ..traffic(&route.value, discovery, errors) };
         let rollout = rollout(&route.value, &versions, errors);
         if let (Some(name), Some(backend)) = (route.value.name.value(), backend) {
             specs.push(RouteSpec {
@@ -290,10 +292,15 @@ fn versions(
                 selector: file.selector.value().cloned(),
                 backend: own,
                 weight: file.weight.value().copied(),
+                max_in_flight_per_pod: file.max_in_flight_per_pod.value().map(|n| n.0),
             });
         }
     }
     weights(files, errors);
+    if let Some(most) = files.first().and_then(|stable| stable.value.max_in_flight_per_pod.given()) {
+        let message = "has no meaning for the first version, which takes what the others leave: leave it out";
+        errors.add(&most.place, message);
+    }
     specs
 }
 

@@ -23,6 +23,9 @@ pub(super) fn traffic(route: &RouteFile, discovery: Option<&Discovery>, errors: 
         upstream_tls: tls.map(|file| upstream_tls(file, discovery, errors)),
         protocol: route.protocol.value().copied(),
         max_body: route.max_body.value().map(|n| n.0),
+        shield: route.shield.value().copied().unwrap_or_default(),
+        // What it names is known only once the versions are.
+        mirror: None,
     }
 }
 

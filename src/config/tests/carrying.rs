@@ -6,7 +6,7 @@ use super::super::{Listener, parse};
 use super::{check, check_route, errors, route};
 use crate::model::{
     Balance, CertificateSource, ClientAuth, Edge, EscapedSlashes, HashKey, HealthCheck, ListenerTls, MinTls,
-    Outliers, PemSource, Protocol, Redirect, Retries, Timeouts, Traffic, Underscores, UpstreamTls,
+    Mirror, Outliers, PemSource, Protocol, Redirect, Retries, Timeouts, Traffic, Underscores, UpstreamTls,
 };
 
 /// The only listener of a file, with the fields `more` besides its name and address.
@@ -132,6 +132,7 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
             }),
             protocol: Some(Protocol::H2c),
             max_body: Some(0),
+            ..Traffic::default()
         }
     );
     let traffic = |more: &str| route(&format!("versions: [{{name: v}}], {more}")).traffic;
@@ -154,6 +155,40 @@ fn every_field_of_a_routes_traffic_means_what_it_says() {
         traffic(&format!("upstreamTls: {{serverName: '{name}'}}")).upstream_tls.unwrap().server_name
     };
     assert_eq!([name("10.0.0.1"), name("[::1]")].map(Option::unwrap), ["10.0.0.1", "::1"]);
+}
+
+#[test]
+fn copies_and_limits_of_versions_mean_what_they_say() {
+    let found = route(
+        "versions: [{name: v}], shield: true, mirror: {version: v, percent: 0.5, methods: [HEAD, POST], \
+         maxBody: 1MiB, maxInFlight: 7, timeout: 8s, compare: true}",
+    );
+    assert!(found.traffic.shield);
+    assert_eq!(
+        found.traffic.mirror,
+        Some(Mirror {
+            version: "v".parse().unwrap(),
+            share: "0.5".parse().unwrap(),
+            methods: vec![http::Method::HEAD, http::Method::POST],
+            max_body: 1 << 20,
+            max_in_flight: 7,
+            timeout: seconds(8),
+            compare: true,
+        })
+    );
+    let found =
+        route("versions: [{name: v, selector: a}, {name: w, maxInFlightPerPod: 9}], mirror: {version: w}");
+    let limits: Vec<_> = found.versions.iter().map(|version| version.max_in_flight_per_pod).collect();
+    assert_eq!(limits, [None, Some(9)]);
+    let mirror = found.traffic.mirror.unwrap();
+    assert_eq!((mirror.share, mirror.max_in_flight, mirror.compare), ("100".parse().unwrap(), 100, false));
+    assert_eq!((mirror.methods, mirror.max_body), (vec![http::Method::GET, http::Method::HEAD], 65_536));
+    assert_eq!(mirror.timeout, seconds(5));
+    assert!(!found.traffic.shield);
+    check_route(
+        "versions: [{name: v}], mirror: {version: v, methods: [GET, POST, GET]}",
+        &["3:68: routes[0].mirror.methods[2]: `GET` is given twice, first on line 3: change or remove one"],
+    );
 }
 
 #[test]

@@ -2,16 +2,20 @@
 
 mod audience;
 mod bodies;
+mod capacity;
 mod drain;
 mod front;
 mod grpc;
 mod http;
 mod limits;
+mod mirror;
 mod outliers;
 mod pods;
 mod raw;
 mod reliability;
 mod retries;
+mod seer;
+mod shield;
 mod streams;
 mod tls;
 mod websocket;

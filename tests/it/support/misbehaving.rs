@@ -33,6 +33,8 @@ pub(crate) enum End {
 pub(crate) enum Conduct {
     /// Answers, and keeps the connection.
     Answer,
+    /// Answers with this status, and keeps the connection.
+    Status(u16),
     /// Answers after this long.
     AnswerAfter(Duration),
     /// Answers and ends the connection, with or without `Connection: close` before.
@@ -519,6 +521,9 @@ impl Act {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n";
         match conduct {
             Conduct::Answer | Conduct::EndAtOnce(_) | Conduct::EndUnread(_) => act(good, Then::Keep),
+            Conduct::Status(status) => {
+                act(format!("HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n\r\n"), Then::Keep)
+            }
             Conduct::AnswerAfter(pause) => Self { pause, ..act(good, Then::Keep) },
             Conduct::AnswerThenEnd(end, Told::Yes) => act(with("Connection: close\r\n"), Then::End(end)),
             Conduct::AnswerThenEnd(end, Told::No) => act(good, Then::End(end)),
