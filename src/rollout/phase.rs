@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{RolloutSpec, Share, Timestamp};
+use crate::model::{RolloutSpec, Share, Timestamp, VersionName};
 
 use super::Judge;
 
@@ -62,6 +62,8 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
+    /// The version that is rolled out: the config may name another by now.
+    pub version: VersionName,
     /// Where it is.
     pub phase: Phase,
     /// The place of its step among the steps, from 0.
@@ -116,6 +118,12 @@ pub enum AskedError {
     /// It is paused already.
     #[error("the rollout is paused already: `rollout resume` lets it go on")]
     Paused,
+    /// Its step asks for a promote at its end, which has come.
+    #[error("step {step} has ended and waits for a promote: `rollout promote` goes on")]
+    WaitsForPromote {
+        /// Its step, from 1.
+        step: usize,
+    },
 }
 
 /// What a rollout does next. Whoever carries it out makes a revision of it, with these words as its reason.
@@ -172,6 +180,7 @@ impl Rollout {
     #[must_use]
     pub fn begin(spec: &RolloutSpec, at: Timestamp) -> Self {
         Self {
+            version: spec.canary.clone(),
             phase: Phase::Running,
             step: 0,
             held_ms: 0,
@@ -180,6 +189,12 @@ impl Rollout {
             reason: format!("step 1 of {}", spec.steps.len()),
             judge: Judge::default(),
         }
+    }
+
+    /// Whether it ended with nothing for its version, whose sessions end too (semantics §5.6).
+    #[must_use]
+    pub fn was_taken_back(&self) -> bool {
+        matches!(self.phase, Phase::RolledBack | Phase::Aborted)
     }
 
     /// How long its step has been judged.
@@ -208,6 +223,7 @@ impl Rollout {
                 _ => Ok(Transition::Pause(PausedBy::Somebody, "paused".to_owned())),
             },
             (Asked::Resume, Some(rollout)) => match rollout.phase {
+                Phase::Paused(PausedBy::Step) => Err(AskedError::WaitsForPromote { step: rollout.step + 1 }),
                 Phase::Paused(_) => {
                     Ok(to(rollout.step, format!("resumed: step {} of {steps}", rollout.step + 1)))
                 }
@@ -238,6 +254,11 @@ impl Rollout {
                 return;
             }
             Transition::Step { step, reason, .. } => {
+                if self.phase == Phase::Paused(PausedBy::Verdict) {
+                    // Somebody saw the verdict and goes on all the same: with it in mind it would pause again at once.
+                    self.judge = Judge::default();
+                    self.held_ms = 0;
+                }
                 if *step != self.step {
                     self.step = *step;
                     self.held_ms = 0;

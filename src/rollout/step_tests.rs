@@ -118,6 +118,7 @@ fn a_good_canary_comes_to_the_end_step_by_step() {
     assert_eq!(world.go(), paused);
     world.good_minute();
     stays(&world.go(), "waits for a promote");
+    assert_eq!(world.ask(Asked::Resume), Err(AskedError::WaitsForPromote { step: 2 }), "it would pause again at once");
     assert!(matches!(world.ask(Asked::Promote), Ok(Transition::Step { step: 2, .. })));
     world.good_minute();
     assert_eq!(world.go(), Transition::Succeed("all 3 steps ended well".to_owned()));
@@ -145,6 +146,10 @@ fn s5_4_fail_takes_it_back_in_any_phase() {
     world.bad_second();
     assert!(matches!(world.go(), Transition::Pause(PausedBy::Verdict, _)));
     stays(&world.go(), "paused: v2 failed");
+    world.ask(Asked::Resume).unwrap();
+    stays(&world.go(), "at 1 % for 1m more");
+    world.bad_second();
+    assert!(matches!(world.go(), Transition::Pause(PausedBy::Verdict, _)), "judged anew");
 }
 
 #[test]

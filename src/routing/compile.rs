@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{
     BackendRef, Generation, HostMatch, Moment, OnEmpty, Problem, RouteName, RouteSpec, ServiceKey, Share,
     UpstreamTls, VersionSpec,
 };
-use crate::state::{Desired, Resolved, ResolvedEndpoint, Touched};
+use crate::state::{Desired, Resolved, ResolvedEndpoint, RouteWeights, Touched};
 
 use super::ailing::{empty_versions, nothing_better, panicking};
 use super::balance::Balancer;
@@ -99,6 +100,7 @@ impl Compiler {
         let weights = desired.weights(&spec.name);
         let revision = weights.map(|w| w.revision()).unwrap_or_default();
         let mut carried = self.carried.remove(&spec.name).unwrap_or_default();
+        take_back(spec, weights, &mut carried, now);
         let _gone = carried.fit(spec, revision);
         let members = self.members(spec, &assigned, &mut carried);
         let (found, last_resort) = usable(&members, &spec.traffic);
@@ -175,6 +177,7 @@ fn versions<'a>(
             origin: Origin::new(*asked, *drawn, Arc::clone(&carried.origin)),
             begun_before: carried.begun_before,
             tally: Arc::clone(&carried.tally),
+            sessions: Arc::clone(&carried.sessions),
             balancer: Balancer {
                 balance: spec.balance.clone(),
                 turn: Arc::clone(&carried.turn),
@@ -191,6 +194,16 @@ fn versions<'a>(
         spec.versions.iter().zip(members.into_iter().zip(found)).zip(shares).map(version).collect();
     unused.iter().for_each(|standing| standing.exit());
     versions
+}
+
+/// How long connections that last may go on at a version that was taken back where the config does not say so any more.
+const ABORT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Ends what lasts of the connections to a version that its rollout took back (semantics §5.6).
+fn take_back(spec: &RouteSpec, weights: Option<&RouteWeights>, carried: &mut CarriedRoute, now: Moment) {
+    let Some(rollout) = weights.and_then(RouteWeights::rollout).filter(|last| last.was_taken_back()) else { return };
+    let deadline = spec.rollout.as_ref().map_or(ABORT_DEADLINE, |rollout| rollout.abort_deadline);
+    carried.take_back(&rollout.version, rollout.started, now.after(deadline));
 }
 
 /// How TLS is spoken with the pods of a version, with the name that their certificates must have.

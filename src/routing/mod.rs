@@ -18,6 +18,7 @@ mod matcher;
 mod outliers;
 #[cfg(test)]
 mod samples;
+mod sessions;
 mod slow_start;
 mod split;
 mod standing;
@@ -32,6 +33,7 @@ pub use evidence::Evidence;
 pub use explain::{Explanation, VersionOdds};
 pub use hash::hash_key;
 pub use matcher::{Matched, MatchedBy, Matcher, RouteIndex};
+pub use sessions::{Bell, Sessions};
 pub use split::{Drawn, Place, Split};
 pub use standing::{AttemptOutcome, Standing};
 pub use table::{Choice, EndpointState, Member, Route, RoutingTable, Unassigned, Version};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::{Generation, Problem, Revision, RouteName, Share, VersionName};
 
+use super::news::News;
 use super::Telemetry;
 use super::metrics::{FAILURE, SUCCESS};
 
@@ -20,12 +21,14 @@ impl Telemetry {
     pub fn config_loaded(&self, file: &str, routes: usize) {
         self.reloads.with_label_values(&[SUCCESS]).inc();
         tracing::info!(file, routes, "config loaded");
+        self.tell(|| News::Config { accepted: true, routes: Some(routes), errors: None });
     }
 
     /// The config file was read and refused; what ran before goes on.
     pub fn config_refused(&self, file: &str, errors: &str) {
         self.reloads.with_label_values(&[FAILURE]).inc();
         tracing::error!(file, errors, "config refused; the one before stays in force: correct the file");
+        self.tell(|| News::Config { accepted: false, routes: None, errors: Some(errors.to_owned()) });
     }
 
     /// A route's weights changed.
@@ -38,8 +41,16 @@ impl Telemetry {
         who: Option<&str>,
         reason: Option<&str>,
     ) {
-        let weights = show(weights);
-        tracing::info!(%route, %revision, weights, %source, who, reason, "weights changed");
+        let shown = show(weights);
+        tracing::info!(%route, %revision, weights = shown, %source, who, reason, "weights changed");
+        self.tell(|| News::Weights {
+            route: route.clone(),
+            revision,
+            source: source.to_string(),
+            who: who.map(ToOwned::to_owned),
+            weights: weights.to_vec(),
+            reason: reason.map(ToOwned::to_owned),
+        });
     }
 
     /// A route came with the config, and has weights from before that differ from the file's.
@@ -54,14 +65,16 @@ impl Telemetry {
         tracing::info!(%route, %revision, weights, in_file, "weights of an earlier change are in force, not the file's");
     }
 
-    /// A route has a problem that it did not have before.
-    pub fn problem_found(&self, problem: &Problem) {
+    /// A route, or the router as a whole, has a problem that it did not have before.
+    pub fn problem_found(&self, route: Option<&RouteName>, problem: &Problem) {
         tracing::warn!(remedy = problem.remedy, "{}", problem.message);
+        self.tell(|| told(route, problem, true));
     }
 
     /// A problem is gone.
-    pub fn problem_gone(&self, problem: &Problem) {
+    pub fn problem_gone(&self, route: Option<&RouteName>, problem: &Problem) {
         tracing::info!("no longer: {}", problem.message);
+        self.tell(|| told(route, problem, false));
     }
 
     /// A listener cannot accept connections, for something is lacking.
@@ -105,6 +118,11 @@ impl Telemetry {
         self.state_saves.with_label_values(&[FAILURE]).inc();
         tracing::error!(%error, "the state was not saved and would be lost by a restart; trying again");
     }
+}
+
+fn told(route: Option<&RouteName>, problem: &Problem, there: bool) -> News {
+    let Problem { message, remedy } = problem.clone();
+    News::Problem { route: route.cloned(), there, message, remedy }
 }
 
 fn show(weights: &[(VersionName, Share)]) -> String {
