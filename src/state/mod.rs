@@ -260,9 +260,11 @@ impl Desired {
         touched_route(&spec.name, outcome)
     }
 
-    /// The version that a route rolls out has no pod at all. True when that is news that must be kept.
-    pub fn canary_is_gone(&mut self, route: &RouteName) -> bool {
-        self.route_mut(route.as_str()).is_ok_and(|(spec, weights)| weights.canary_is_gone(&spec))
+    /// The version that a route rolls out has no pod at all.
+    pub fn canary_is_gone(&mut self, route: &RouteName) {
+        if let Ok((spec, weights)) = self.route_mut(route.as_str()) {
+            weights.canary_is_gone(&spec);
+        }
     }
 
     /// The routes with a rollout under way.

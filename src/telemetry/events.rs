@@ -65,16 +65,34 @@ impl Telemetry {
         tracing::info!(%route, %revision, weights, in_file, "weights of an earlier change are in force, not the file's");
     }
 
-    /// A route, or the router as a whole, has a problem that it did not have before.
-    pub fn problem_found(&self, route: Option<&RouteName>, problem: &Problem) {
-        tracing::warn!(remedy = problem.remedy, "{}", problem.message);
-        self.tell(|| told(route, problem, true));
+    /// There is a problem that was not there before.
+    pub fn problem_found(&self, problem: &Problem) {
+        self.problem(None, problem, true);
     }
 
     /// A problem is gone.
-    pub fn problem_gone(&self, route: Option<&RouteName>, problem: &Problem) {
-        tracing::info!("no longer: {}", problem.message);
-        self.tell(|| told(route, problem, false));
+    pub fn problem_gone(&self, problem: &Problem) {
+        self.problem(None, problem, false);
+    }
+
+    /// A route has a problem that it did not have before, or has it no more.
+    pub fn route_problem(&self, route: &RouteName, problem: &Problem, there: bool) {
+        self.problem(Some(route), problem, there);
+    }
+
+    fn problem(&self, route: Option<&RouteName>, problem: &Problem, there: bool) {
+        let Problem { message, remedy } = problem;
+        if there {
+            tracing::warn!(remedy, "{message}");
+        } else {
+            tracing::info!("no longer: {message}");
+        }
+        self.tell(|| News::Problem {
+            route: route.cloned(),
+            there,
+            message: message.clone(),
+            remedy: remedy.clone(),
+        });
     }
 
     /// A listener cannot accept connections, for something is lacking.
@@ -118,11 +136,6 @@ impl Telemetry {
         self.state_saves.with_label_values(&[FAILURE]).inc();
         tracing::error!(%error, "the state was not saved and would be lost by a restart; trying again");
     }
-}
-
-fn told(route: Option<&RouteName>, problem: &Problem, there: bool) -> News {
-    let Problem { message, remedy } = problem.clone();
-    News::Problem { route: route.cloned(), there, message, remedy }
 }
 
 fn show(weights: &[(VersionName, Share)]) -> String {

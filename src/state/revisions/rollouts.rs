@@ -64,35 +64,45 @@ impl RouteWeights {
         self.canary_left = false;
     }
 
-    /// Pods of the version that is to be rolled out are ready: its rollout begins by itself, if it is one that does and has not
-    /// done so for these pods already. One that ended is not begun again because its pods come and go: first they must all have
+    /// Whether a rollout begins by itself once pods of its version are ready: if it is one that does, and has not done so for
+    /// these pods already. One that ended is not begun again because its pods come and go: first they must all have
     /// been gone.
-    pub(in crate::state) fn begin_by_itself(&mut self, spec: &RouteSpec, at: Timestamp) -> Outcome {
-        let Some(rollout) = spec.rollout.as_ref().filter(|rollout| rollout.auto) else { return Outcome::Unchanged };
+    #[must_use]
+    pub fn begins_by_itself(&self, spec: &RouteSpec) -> bool {
+        let Some(rollout) = spec.rollout.as_ref().filter(|rollout| rollout.auto) else { return false };
         let done = self.rollout.as_ref().is_some_and(|last| {
             last.phase.is_active() || (last.version == rollout.canary && !self.canary_left)
         });
         let has = self.split.iter().any(|(name, share)| *name == rollout.canary && *share > Share::ZERO);
-        if done || has || self.only_two(spec, rollout).is_err() {
+        !done && !has && self.only_two(spec, rollout).is_ok()
+    }
+
+    /// Begins by itself.
+    pub(in crate::state) fn begin_by_itself(&mut self, spec: &RouteSpec, at: Timestamp) -> Outcome {
+        let Some(rollout) = spec.rollout.as_ref().filter(|_| self.begins_by_itself(spec)) else {
             return Outcome::Unchanged;
-        }
+        };
         self.begin(rollout, at);
         let (steps, weight) = (rollout.steps.len(), rollout.steps.first().map_or(Share::ZERO, |step| step.weight));
         let reason = format!("rollout started by itself, for {} has ready pods: step 1 of {steps}", rollout.canary);
         self.go_on(spec, &Transition::Step { step: 0, weight, reason }, at)
     }
 
-    /// The version that is to be rolled out has no pod. True when that is news, and matters.
-    pub(in crate::state) fn canary_is_gone(&mut self, spec: &RouteSpec) -> bool {
+    /// Whether it would be news, and matter, that the version that is to be rolled out has no pod.
+    #[must_use]
+    pub fn misses_that_canary_left(&self, spec: &RouteSpec) -> bool {
         let over = |last: &Rollout| {
             !last.phase.is_active() && spec.rollout.as_ref().is_some_and(|rollout| rollout.canary == last.version)
         };
-        let news = !self.canary_left && self.rollout.as_ref().is_some_and(over);
-        if news {
+        !self.canary_left && self.rollout.as_ref().is_some_and(over)
+    }
+
+    /// The version that is to be rolled out has no pod.
+    pub(in crate::state) fn canary_is_gone(&mut self, spec: &RouteSpec) {
+        if self.misses_that_canary_left(spec) {
             self.canary_left = true;
             self.last_saved = None;
         }
-        news
     }
 
     /// Makes the transition that a verdict or the time brought about.
