@@ -29,7 +29,8 @@ impl Api {
         let token = with_token.then(|| TokenFile::new(file.path().to_owned()));
         let (control, telemetry) = control();
         let unrouted = Arc::default();
-        let admin = Admin { control, telemetry, unrouted, recent: Recent::default() };
+        let streams = Streams::new(4, Default::default());
+        let admin = Admin { control, telemetry, unrouted, recent: Recent::default(), streams };
         Self { router: router(Arc::new(admin), Gate { token, on_loopback }), _file: file }
     }
 

@@ -5,7 +5,7 @@ mod rollout;
 mod traffic;
 
 pub(super) use listener::{CertificateFile, ListenerFile, ListenerTlsFile};
-pub(super) use rollout::{GuardFile, RolloutFile};
+pub(super) use rollout::{GuardFile, HookFile, RolloutFile};
 pub(super) use traffic::{HealthCheckFile, OutliersFile, RetriesFile, TimeoutsFile, UpstreamTlsFile};
 
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! Values of HTTP and TLS: the names of headers, cookies, hosts, and what is asked for.
 
 use serde_json::json;
+use url::Url;
 
 use super::errors::{Errors, Place, shorten};
 use super::input::{Input, read_text};
@@ -79,4 +80,26 @@ text_value!(Target, "a path", {"title": "path with query", "pattern": "^/[!\"$-~
         let text = shorten(text, 80);
         Err(format!("`{text}` is not a path: begin with `/`, without spaces or `#`, others as %XX, like /healthz"))
     }
+});
+
+/// Where a webhook is.
+pub(super) struct HookUrl(pub(super) String);
+
+text_value!(HookUrl, "a URL", {"title": "URL", "pattern": "^https?://", "maxLength": 2048}, |text| {
+    // What is after the host may be a secret: it is not repeated.
+    let bad = |what: &str| Err(format!("{what}: write a URL like https://hooks.example.com/serinus"));
+    let Ok(url) = text.parse::<Url>() else { return bad("is not a URL") };
+    if text.len() > 2048 {
+        return bad("is longer than 2048 characters");
+    }
+    if !(text.starts_with("http://") || text.starts_with("https://")) || !url.has_host() {
+        return bad("is not one of http or https");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return bad("has a user or a password, which is not sent");
+    }
+    if url.fragment().is_some() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return bad("has a `#`, or what must be written as %XX");
+    }
+    Ok(Self(text.to_owned()))
 });

@@ -39,6 +39,9 @@ pub enum PausedBy {
 }
 
 impl Phase {
+    /// What [`Self::token`] may be.
+    pub const TOKENS: [&str; 5] = ["running", "paused", "succeeded", "rolled-back", "aborted"];
+
     /// The word for it in the API, in `status` and in metrics.
     #[must_use]
     pub fn token(self) -> &'static str {
