@@ -12,5 +12,6 @@ mod raw;
 mod reliability;
 mod retries;
 mod streams;
+mod taken_back;
 mod tls;
 mod websocket;
