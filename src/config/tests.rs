@@ -3,6 +3,7 @@
 mod carrying;
 mod hostile;
 mod reference;
+mod rollout;
 
 use std::time::Duration;
 

@@ -83,7 +83,7 @@ async fn those_who_ask_for_it_are_told_and_told_again_when_they_fail() {
     assert!(got[0].starts_with("POST /in?key=secret HTTP/1.1\r\n"), "{}", got[0]);
     let body: serde_json::Value = serde_json::from_str(got[0].split("\r\n\r\n").nth(1).unwrap()).unwrap();
     let wanted = serde_json::json!({
-        "event": "step", "route": "shop", "version": "v2", "step": 2, "weight": 5.0, "phase": "running",
+        "event": "step", "route": "shop", "version": "v2", "step": 2, "weight": 5, "phase": "running",
         "reason": "step 2 of 3: step 1 ended well", "revision": 7, "time": "2026-03-20T09:46:40.123Z",
     });
     assert_eq!(body, wanted);

@@ -164,9 +164,17 @@ impl Split {
         self.last
     }
 
-    /// The same, with the step that decided, where the split is between two versions alone.
+    /// The same, with the step that decided, where the split is between two versions alone; or where one gets all, and nothing
+    /// had to be decided.
     pub fn draw_of_two(&self, mut random: impl FnMut() -> u64) -> (Option<usize>, Option<Drawn>) {
-        let [level] = self.levels.as_slice() else { return (self.draw(random), None) };
+        let level = match self.levels.as_slice() {
+            [] => {
+                let all = |version| Drawn { before: 0, share: if version == 0 { 0 } else { ONE } };
+                return (self.last, self.last.map(all));
+            }
+            [level] => level,
+            _ => return (self.draw(random), None),
+        };
         let (passed_on, before) = level.place.step(level.pass_on, random());
         let version = if passed_on { self.last } else { Some(level.version) };
         (version, Some(Drawn { before, share: level.pass_on }))

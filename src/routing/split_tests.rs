@@ -217,3 +217,14 @@ proptest! {
         prop_assert!(after != 1, "ahead of a window that has not begun");
     }
 }
+
+#[test]
+fn s5_1_what_one_version_gets_whole_is_placed_too() {
+    for (weights, version, share) in [([1_000_000, 0], 0, 0.0), ([0, 1_000_000], 1, 1.0)] {
+        let split = Split::new(weights.into_iter().enumerate().map(|(i, weight)| (i, weight, Arc::default())));
+        let (drawn, placed) = split.draw_of_two(|| 0);
+        assert_eq!(drawn, Some(version));
+        let Placement::Split { share: asked, .. } = placed.unwrap().placement() else { panic!("by the split") };
+        assert_eq!(asked, share);
+    }
+}

@@ -76,7 +76,9 @@ async fn status_fails_when_it_was_taken_back() {
     process.client(&["rollout", "resume", "shop"]).done();
     process.client(&["rollout", "promote", "shop"]).done();
     let full = process.client(&["rollout", "promote", "shop", "--full", "--reason", "go"]).done();
-    assert!(full.contains("is running: promoted to the last step, 3 of 3"), "{full}");
+    assert!(full.contains("the rollout of v2 is running: ") && full.contains("100 %"), "{full}");
+    let history = process.client(&["rollout", "history", "shop"]).done();
+    assert!(history.contains("promoted to the last step, 3 of 3: go"), "{history}");
     process.client(&["rollout", "abort", "shop"]).done();
     let aborted = process.client(&["rollout", "status", "shop"]);
     assert!(aborted.code == Some(1) && aborted.err.contains("ended aborted: aborted"), "{aborted:?}");

@@ -111,7 +111,7 @@ async fn a_gate_must_answer_2xx_before_the_next_step_begins() {
     let said = format!("the gate of step 2 is closed: http://{} answered 503; it is asked again", ear.address);
     router.until("the gate is closed", |view| view.rollout.reason == said).await;
     let asked = &ear.hears(2).await[1];
-    assert_eq!((&asked["event"], &asked["step"], &asked["weight"]), (&"gate".into(), &2.into(), &20.0.into()));
+    assert_eq!((&asked["event"], &asked["step"], &asked["weight"]), (&"gate".into(), &2.into(), &20.into()));
     assert_eq!(router.view().unwrap().rollout.step, 0);
     ear.status.store(204, Ordering::Relaxed);
     router.until("the gate is open", |view| view.rollout.step == 1).await;

@@ -33,7 +33,7 @@ async fn start_pause_resume_promote_full_and_abort() {
     assert_eq!(router.does("promote").await["rollout"]["step"], 2);
     assert_eq!(weight(&router).await, 20.0);
     let (status, route) = router.ask(json!({"action": "promote", "full": true, "reason": "all is well"})).await;
-    assert_eq!((status, &route["rollout"]["step"], &route["versions"][1]["weight"]), (200, &3.into(), &100.0.into()));
+    assert_eq!((status, &route["rollout"]["step"], &route["versions"][1]["weight"]), (200, &3.into(), &100.into()));
     let (_, _, reason) = router.history().await.pop().unwrap();
     assert_eq!(reason, "promoted to the last step, 3 of 3: all is well");
     assert_eq!(router.does("abort").await["rollout"]["phase"], "aborted");
