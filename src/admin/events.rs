@@ -82,7 +82,11 @@ pub(super) async fn get_events(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(wanted) = wanted.map_err(|error| {
-        Refused::new(StatusCode::BAD_REQUEST, "bad-query", format!("{}: `?route=NAME` is all there is", error.body_text()))
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            "bad-query",
+            format!("{}: `?route=NAME` is all there is", error.body_text()),
+        )
     })?;
     if let Some(route) = &wanted.route {
         let table = admin.control.table().load();

@@ -40,7 +40,9 @@ pub enum RolloutVerb {
     /// Lets a paused rollout go on
     Resume(ActionArgs),
     /// Ends the step of the rollout now
-    #[command(after_help = "Examples:\n  serinus rollout promote shop\n  serinus rollout promote shop --full")]
+    #[command(
+        after_help = "Examples:\n  serinus rollout promote shop\n  serinus rollout promote shop --full"
+    )]
     Promote(PromoteArgs),
     /// Ends the rollout, with nothing for its version
     Abort(ActionArgs),

@@ -485,7 +485,7 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
         "routes: [ü, {name: ''}]",
         &[
             "1:10: routes[0]: must be a mapping with the fields `name`, `hosts`, `paths`, `service`, `port`, `versions`, \
-         `balance`, `onEmpty`, `timeouts`, `retries`, `outliers`, `healthCheck`, `slowStart`, `upstreamTls`, `protocol`, \
+         `balance`, `onEmpty`, `rollout`, `timeouts`, `retries`, `outliers`, `healthCheck`, `slowStart`, `upstreamTls`, `protocol`, \
          `maxBody`, `debugHeaders`, and is the text `ü`",
             "1:13: routes[1].service: is missing: add it, for example `service: web/shop`",
             "1:13: routes[1].versions: is missing: add it, for example `versions: [{name: v1}]`",
@@ -515,7 +515,7 @@ fn labels_are_texts() {
 #[test]
 fn fields_that_come_later_are_told_from_unknown_ones() {
     let later =
-        ["rules", "cohort", "mirror", "rollout", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
+        ["rules", "cohort", "mirror", "requestHeaders", "responseHeaders", "redirect", "rewrite"];
     for field in later {
         check_route(
             &format!("{field}: {{}}, versions: [{{name: v}}]"),

@@ -94,7 +94,8 @@ impl Steering {
             let mut transition = next(rollout, spec, route, ready, None);
             if let Transition::Step { step, weight, .. } = &transition {
                 let of = (rollout.started, *step);
-                let gate = self.gates.hindrance(hooks, spec, gate_note(rollout, route, *step, *weight, at), of, now);
+                let gate =
+                    self.gates.hindrance(hooks, spec, gate_note(rollout, route, *step, *weight, at), of, now);
                 if gate.is_some() {
                     transition = next(rollout, spec, route, ready, gate);
                 }
@@ -146,8 +147,7 @@ fn next(
 ) -> Transition {
     let Some(stable) = route.versions.first() else { return Transition::Stay(String::new()) };
     let findings = rollout.judge.findings(&spec.guard, []);
-    let facts =
-        Facts { stable: &stable.name, findings: &findings, ready, live: true, leads: true, gate };
+    let facts = Facts { stable: &stable.name, findings: &findings, ready, live: true, leads: true, gate };
     step(rollout, spec, &facts)
 }
 
@@ -177,7 +177,9 @@ pub(super) fn views(desired: &Desired, before: &RolloutViews) -> RolloutViews {
             // It left the config, and those who follow it are to see how it ended.
             (None, known) => Arc::clone(&known?.spec),
         };
-        if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.spec, &spec) && known.rollout == *rollout) {
+        if let Some(known) =
+            known.filter(|known| Arc::ptr_eq(&known.spec, &spec) && known.rollout == *rollout)
+        {
             return Some((route.name.clone(), Arc::clone(known)));
         }
         let findings = rollout.judge.findings(&spec.guard, []);

@@ -67,7 +67,8 @@ impl Drop for Load {
 }
 
 fn send(url: &str, pause: Duration, counts: &LoadCounts) {
-    let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).proxy(None);
+    let config =
+        Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).proxy(None);
     let agent: Agent = config.build().into();
     let mut next = Instant::now();
     while !counts.end.load(Ordering::Relaxed) {

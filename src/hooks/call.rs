@@ -20,7 +20,8 @@ pub(super) async fn post(hook: &Hook, note: &Arc<Note>) -> Result<(), String> {
 fn send(hook: &Hook, note: &Note) -> Result<(), String> {
     // The rest of the URL may be a secret.
     let hidden = |error: &dyn std::fmt::Display| error.to_string().replace(&hook.url, hook.shown());
-    let url: Url = hook.url.parse().map_err(|error| format!("has no URL that can be used: {}", hidden(&error)))?;
+    let url: Url =
+        hook.url.parse().map_err(|error| format!("has no URL that can be used: {}", hidden(&error)))?;
     let body = serde_json::to_vec(note).map_err(|error| format!("was not called: {error}"))?;
     let agent = agent(hook, &url)?;
     let request = agent.post(&hook.url).header("Content-Type", "application/json");

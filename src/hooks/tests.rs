@@ -29,7 +29,8 @@ impl Server {
                     text.extend_from_slice(&piece[..read]);
                 }
                 into.lock().unwrap().push(String::from_utf8(text).unwrap());
-                write!(socket, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+                write!(socket, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .unwrap();
             }
         });
         Self { url, got }

@@ -145,7 +145,10 @@ mod tests {
             let hook = Hook { url: url.to_owned(), on: Vec::new(), timeout: Duration::ZERO, retries: 0 };
             hook.shown().to_owned()
         };
-        assert_eq!(shown("https://hooks.example.com:8443/T0/secret?token=x"), "https://hooks.example.com:8443");
+        assert_eq!(
+            shown("https://hooks.example.com:8443/T0/secret?token=x"),
+            "https://hooks.example.com:8443"
+        );
         assert_eq!(shown("http://a?b"), "http://a");
         assert_eq!(shown("http://[::1]:1"), "http://[::1]:1");
     }

@@ -1,3 +1,5 @@
+//! The judge: what it finds, and the words for it.
+
 use std::time::Duration;
 
 use super::*;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::model::{Generation, Problem, Revision, RouteName, Share, VersionName};
 
-use super::news::News;
 use super::Telemetry;
 use super::metrics::{FAILURE, SUCCESS};
+use super::news::News;
 
 impl Telemetry {
     /// A routing table was compiled and published.

@@ -826,6 +826,7 @@ async fn the_document_and_the_router_have_the_same_paths() {
     }
     operations.sort();
     let contract = [
+        "GET /api/v1/events",
         "GET /api/v1/routes",
         "GET /api/v1/routes/{route}",
         "GET /api/v1/routes/{route}/history",
@@ -835,6 +836,7 @@ async fn the_document_and_the_router_have_the_same_paths() {
         "GET /openapi.json",
         "GET /readyz",
         "POST /api/v1/explain",
+        "POST /api/v1/routes/{route}/rollout",
         "POST /api/v1/routes/{route}/undo",
         "PUT /api/v1/routes/{route}/weights",
     ];

@@ -40,7 +40,8 @@ pub(super) fn follow(args: &FollowArgs, out: &mut dyn Write) -> Result<(), CliEr
     let mut shown = Shown::default();
     let mut silent: Option<Instant> = None;
     loop {
-        let asked = Client::new(&args.admin).and_then(|client| client.get::<RouteStatus>(&route_path(&args.route)));
+        let asked =
+            Client::new(&args.admin).and_then(|client| client.get::<RouteStatus>(&route_path(&args.route)));
         let route = match asked {
             Ok(route) => route,
             // A router that restarts goes on with its rollout.
@@ -61,14 +62,21 @@ pub(super) fn follow(args: &FollowArgs, out: &mut dyn Write) -> Result<(), CliEr
         silent = None;
         let Some(rollout) = &route.rollout else {
             let name = plain(&route.name);
-            return Err(CliError::Failed(format!("route {name} has had no rollout: `rollout start {name}` begins one")));
+            return Err(CliError::Failed(format!(
+                "route {name} has had no rollout: `rollout start {name}` begins one"
+            )));
         };
         shown.show(&route, rollout, on_terminal && args.watch, out)?;
         match rollout.phase.as_str() {
             "succeeded" => return Ok(()),
             "running" | "paused" if !args.watch => return Ok(()),
             "running" | "paused" => std::thread::sleep(PERIOD),
-            phase => return Err(CliError::Failed(format!("the rollout ended {phase}: {}", plain(&rollout.reason)))),
+            phase => {
+                return Err(CliError::Failed(format!(
+                    "the rollout ended {phase}: {}",
+                    plain(&rollout.reason)
+                )));
+            }
         }
     }
 }
@@ -119,7 +127,8 @@ fn text(route: &RouteStatus, rollout: &RolloutStatus) -> String {
         plain(&rollout.reason)
     );
     if let Some(step) = rollout.steps.get(rollout.step.saturating_sub(1)) {
-        let part = if step.hold_seconds > 0.0 { (rollout.held_seconds / step.hold_seconds).min(1.0) } else { 1.0 };
+        let part =
+            if step.hold_seconds > 0.0 { (rollout.held_seconds / step.hold_seconds).min(1.0) } else { 1.0 };
         let full = (part * BAR as f64) as usize;
         let left = (step.hold_seconds - rollout.held_seconds).max(0.0);
         let left = humantime::format_duration(Duration::from_secs(left.ceil() as u64));

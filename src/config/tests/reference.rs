@@ -126,6 +126,9 @@ fn needs(schema: &Value, key: &str) -> Value {
             mapping = json!({"certFile": "tls.crt", "keyFile": "tls.key"});
         }
         ("client certificates", "required") => mapping["caFile"] = json!("ca.crt"),
+        ("route", "rollout") => {
+            mapping["versions"] = json!([{"name": "v1", "selector": "version!=v2"}, {"name": "v2"}]);
+        }
         _ => {}
     }
     mapping

@@ -91,7 +91,7 @@ fn steps_must_grow() {
     check_route(
         &format!("{VERSIONS},\nrollout: {{steps: [{{weight: 0}}, {{weight: 5}},\n{{weight: 5}}]}}"),
         &[
-            "4:29: routes[0].rollout.steps[0].weight: is nothing: begin with a weight above 0",
+            "4:30: routes[0].rollout.steps[0].weight: is nothing: begin with a weight above 0",
             "5:12: routes[0].rollout.steps[2].weight: does not grow: the step before has 5",
         ],
     );
@@ -107,10 +107,14 @@ fn hooks_that_cannot_be_called_are_refused_and_not_repeated() {
         ("https://h.example/s3cret and more", "has a `#`, or what must be written as %XX"),
     ] {
         let hooks = format!("hooks: [{{url: '{url}', on: [step]}}]");
-        let text =
-            format!("routes: [{{name: r, service: a/b, {VERSIONS}, rollout: {{steps: [{{weight: 1}}], {hooks}}}}}]");
+        let text = format!(
+            "routes: [{{name: r, service: a/b, {VERSIONS}, rollout: {{steps: [{{weight: 1}}], {hooks}}}}}]"
+        );
         let said = errors(&text);
-        assert!(said.len() == 1 && said[0].contains(wanted) && !said[0].contains("s3cret"), "{url}: {said:?}");
+        assert!(
+            said.len() == 1 && said[0].contains(wanted) && !said[0].contains("s3cret"),
+            "{url}: {said:?}"
+        );
     }
     let more = |hooks: &str| format!("{VERSIONS},\nrollout: {{steps: [{{weight: 1}}],\n{hooks}}}");
     check_route(

@@ -83,8 +83,10 @@ impl RouteWeights {
             return Outcome::Unchanged;
         };
         self.begin(rollout, at);
-        let (steps, weight) = (rollout.steps.len(), rollout.steps.first().map_or(Share::ZERO, |step| step.weight));
-        let reason = format!("rollout started by itself, for {} has ready pods: step 1 of {steps}", rollout.canary);
+        let (steps, weight) =
+            (rollout.steps.len(), rollout.steps.first().map_or(Share::ZERO, |step| step.weight));
+        let reason =
+            format!("rollout started by itself, for {} has ready pods: step 1 of {steps}", rollout.canary);
         self.go_on(spec, &Transition::Step { step: 0, weight, reason }, at)
     }
 
@@ -92,7 +94,8 @@ impl RouteWeights {
     #[must_use]
     pub fn misses_that_canary_left(&self, spec: &RouteSpec) -> bool {
         let over = |last: &Rollout| {
-            !last.phase.is_active() && spec.rollout.as_ref().is_some_and(|rollout| rollout.canary == last.version)
+            !last.phase.is_active()
+                && spec.rollout.as_ref().is_some_and(|rollout| rollout.canary == last.version)
         };
         !self.canary_left && self.rollout.as_ref().is_some_and(over)
     }
@@ -106,7 +109,12 @@ impl RouteWeights {
     }
 
     /// Makes the transition that a verdict or the time brought about.
-    pub(in crate::state) fn go_on(&mut self, spec: &RouteSpec, transition: &Transition, at: Timestamp) -> Outcome {
+    pub(in crate::state) fn go_on(
+        &mut self,
+        spec: &RouteSpec,
+        transition: &Transition,
+        at: Timestamp,
+    ) -> Outcome {
         let Some(rollout) = &spec.rollout else { return Outcome::Unchanged };
         let request = Request { source: Source::Rollout, who: None, reason: None, expected: None, at };
         self.go(spec, rollout, transition, request)
@@ -115,7 +123,8 @@ impl RouteWeights {
     /// Another version with a share would make the two of a rollout hard to compare.
     fn only_two(&self, spec: &RouteSpec, rollout: &RolloutSpec) -> Result<(), WeightsError> {
         let (split, _) = self.fitted(spec);
-        let third = split.iter().skip(1).find(|(name, share)| *share > Share::ZERO && *name != rollout.canary);
+        let third =
+            split.iter().skip(1).find(|(name, share)| *share > Share::ZERO && *name != rollout.canary);
         third.map_or(Ok(()), |(name, _)| Err(WeightsError::ThirdVersion(name.clone())))
     }
 
@@ -143,9 +152,10 @@ impl RouteWeights {
     /// The config changed: a rollout that it does not know any more ends. The version that was rolled out, if that is so.
     pub(super) fn drop_rollout(&mut self, spec: &RouteSpec, at: Timestamp) -> Option<VersionName> {
         let current = self.rollout.as_mut().filter(|rollout| rollout.phase.is_active())?;
-        let known = spec.rollout.as_ref().is_some_and(|rollout| {
-            rollout.canary == current.version && current.step < rollout.steps.len()
-        });
+        let known = spec
+            .rollout
+            .as_ref()
+            .is_some_and(|rollout| rollout.canary == current.version && current.step < rollout.steps.len());
         if known {
             return None;
         }
@@ -154,3 +164,7 @@ impl RouteWeights {
         Some(current.version.clone())
     }
 }
+
+#[cfg(test)]
+#[path = "rollouts_tests.rs"]
+mod tests;

@@ -130,9 +130,7 @@ async fn s5_6_abort_ends_event_streams_and_grpc() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        let cut = async {
-            while let Some(Ok(_)) = piece(&mut stream).await {}
-        };
+        let cut = async { while let Some(Ok(_)) = piece(&mut stream).await {} };
         tokio::time::timeout(PATIENCE, cut).await.expect("it is cut");
         tokio::time::timeout(PATIENCE, talking).await.expect("the pod hears of it").unwrap();
         eventually("the request has ended", || (front.active() == 0).then_some(())).await;

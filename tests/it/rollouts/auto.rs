@@ -61,7 +61,8 @@ async fn it_begins_when_the_first_pod_is_ready_and_again_only_for_other_pods() {
     shop.write(Some(&auto()), true);
     let anew = router.until_phase(Phase::Running).await;
     assert!(anew.rollout.started > first);
-    eventually("that is kept too", || shop.state()["routes"]["shop"]["canaryLeft"].is_null().then_some(())).await;
+    eventually("that is kept too", || shop.state()["routes"]["shop"]["canaryLeft"].is_null().then_some(()))
+        .await;
     router.stop().await;
 }
 

@@ -33,7 +33,8 @@ fn the_bad_canary_is_taken_back_and_the_demo_says_what_it_cost() {
     let reason = until("rolled back: ");
     assert!(reason.contains("v2 failed ") && reason.contains("e-value"), "{reason}");
     let cost = until("That took ");
-    let numbers: Vec<u64> = cost.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    let numbers: Vec<u64> =
+        cost.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
     let [_, _, sent, failed] = numbers[..] else { panic!("{cost}") };
     assert!(failed > 0 && failed < sent, "{cost}");
     let mut history = serinus(&["rollout", "history", "testpage"]);

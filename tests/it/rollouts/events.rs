@@ -30,7 +30,10 @@ impl Events {
             assert!(events.read().await, "{}", events.text);
         }
         let head = events.text.to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/event-stream"), "{head}");
+        assert!(
+            head.starts_with("http/1.1 200") && head.contains("content-type: text/event-stream"),
+            "{head}"
+        );
         assert!(head.contains("cache-control: no-store"), "{head}");
         events
     }
@@ -38,7 +41,8 @@ impl Events {
     /// Reads more; not at the end.
     async fn read(&mut self) -> bool {
         let mut piece = vec![0; 16 << 10];
-        let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut piece)).await.expect("an event in time");
+        let read =
+            tokio::time::timeout(PATIENCE, self.socket.read(&mut piece)).await.expect("an event in time");
         let read = read.unwrap();
         self.text.push_str(std::str::from_utf8(&piece[..read]).unwrap());
         read > 0
@@ -55,7 +59,10 @@ impl Events {
             while let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();
                 let field = |name: &str| {
-                    block.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+                    block
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .map(|value| value.trim().to_owned())
                 };
                 let (Some(name), Some(data)) = (field("event:"), field("data:")) else { continue };
                 let id: u64 = field("id:").map_or(self.last + 1, |id| id.parse().unwrap());
@@ -75,8 +82,19 @@ async fn what_happens_is_told_as_it_happens() {
     let shop = Shop::new().await;
     let router = shop.start(LONG).await;
     let mut events = Events::open(router.0.admin(), "").await;
+    let document = router.get("/openapi.json").await;
+    let fits = |name: &str, data: &Value| {
+        for name in [name, "EventData"] {
+            let mut schema = document.clone();
+            schema["$ref"] = json!(format!("#/components/schemas/{name}"));
+            let schema = jsonschema::draft202012::new(&schema).unwrap();
+            let errors: Vec<_> = schema.iter_errors(data).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{name}: {errors:?}: {data}");
+        }
+    };
     router.does("start").await;
     let weight = events.next("weight").await;
+    fits("WeightEvent", &weight);
     assert_eq!((&weight["route"], &weight["revision"]), (&"shop".into(), &2.into()), "{weight}");
     assert_eq!(weight["weights"], json!({"v1": 90, "v2": 10, "v3": 0}), "{weight}");
     let rollout = events.next("rollout").await;
@@ -85,11 +103,16 @@ async fn what_happens_is_told_as_it_happens() {
         "weight": 10, "reason": "rollout started: step 1 of 3", "revision": 2,
     });
     assert_eq!(rollout, wanted);
+    fits("RolloutEvent", &rollout);
     router.does("pause").await;
     assert_eq!(events.next("rollout").await["phase"], "paused");
     router.does("abort").await;
     let weight = events.next("weight").await;
-    assert_eq!((&weight["reason"], &weight["revision"]), (&"aborted".into(), &4.into()), "pausing changed no weight");
+    assert_eq!(
+        (&weight["reason"], &weight["revision"]),
+        (&"aborted".into(), &4.into()),
+        "pausing changed no weight"
+    );
     assert_eq!(events.next("rollout").await["phase"], "aborted");
 
     set_weight(&router.0, "shop", r#"{"v2": 30}"#).await;
@@ -97,14 +120,17 @@ async fn what_happens_is_told_as_it_happens() {
     assert_eq!((&weight["source"], &weight["reason"]), (&"admin".into(), &"test".into()), "{weight}");
     shop.write(Some(LONG), false);
     let config = events.next("config").await;
+    fits("ConfigEvent", &config);
     assert_eq!((&config["accepted"], &config["routes"]), (&true.into(), &1.into()), "{config}");
     let endpoint = events.next("endpoint").await;
+    fits("EndpointEvent", &endpoint);
     let address = shop.canary.address().to_string();
     assert_eq!(
         (&endpoint["version"], endpoint["address"].as_str(), &endpoint["state"]),
         (&"v2".into(), Some(address.as_str()), &"gone".into())
     );
     let problem = events.next("problem").await;
+    fits("ProblemEvent", &problem);
     assert_eq!((&problem["route"], &problem["there"]), (&"shop".into(), &true.into()), "{problem}");
     shop.write(Some(LONG), true);
     assert_eq!(events.next("endpoint").await["state"], "ready");
@@ -130,12 +156,19 @@ async fn a_stream_of_one_route_has_no_others_events() {
     set_weight(&router.0, "blog", r#"{"v2": 2}"#).await;
     let weight = blog.next("weight").await;
     assert_eq!(weight["route"], "blog");
-    assert_eq!((all.next("weight").await["route"].clone(), all.next("weight").await["route"].clone()), ("shop".into(), "blog".into()));
+    assert_eq!(
+        (all.next("weight").await["route"].clone(), all.next("weight").await["route"].clone()),
+        ("shop".into(), "blog".into())
+    );
     assert_eq!(blog.last, all.last, "the number of the other one is left out");
     let unknown = router.get("/api/v1/events?route=nix").await;
     assert_eq!(unknown["type"], "urn:serinus:problem:unknown-route");
     let bad = router.get("/api/v1/events?rute=shop").await;
-    assert_eq!((&bad["status"], &bad["type"]), (&400.into(), &"urn:serinus:problem:bad-query".into()), "{bad}");
+    assert_eq!(
+        (&bad["status"], &bad["type"]),
+        (&400.into(), &"urn:serinus:problem:bad-query".into()),
+        "{bad}"
+    );
     drop((all, blog));
     router.stop().await;
 }

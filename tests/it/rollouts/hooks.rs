@@ -87,14 +87,21 @@ async fn hooks_are_told_of_steps_promotion_and_rollback() {
         ("step", 1, 10.0, "running"),
         ("rolledBack", 1, 0.0, "aborted"),
     ];
-    let wanted = wanted.map(|(event, step, weight, phase)| (event.to_owned(), step, weight, phase.to_owned()));
+    let wanted =
+        wanted.map(|(event, step, weight, phase)| (event.to_owned(), step, weight, phase.to_owned()));
     assert_eq!(said, wanted);
     let first = &heard[0];
-    assert_eq!((&first["route"], &first["version"], &first["revision"]), (&"shop".into(), &"v2".into(), &2.into()));
+    assert_eq!(
+        (&first["route"], &first["version"], &first["revision"]),
+        (&"shop".into(), &"v2".into(), &2.into())
+    );
     assert_eq!(first["reason"], "rollout started: step 1 of 3");
     assert!(first["time"].as_str().unwrap().ends_with('Z'));
     let metrics = router.metrics().await;
-    assert!(metrics.contains("serinus_rollout_hooks_total{event=\"step\",result=\"success\"} 4"), "{metrics}");
+    assert!(
+        metrics.contains("serinus_rollout_hooks_total{event=\"step\",result=\"success\"} 4"),
+        "{metrics}"
+    );
     router.stop().await;
 }
 
@@ -108,7 +115,8 @@ async fn a_gate_must_answer_2xx_before_the_next_step_begins() {
     );
     let router = shop.start(&rollout).await;
     router.does("start").await;
-    let said = format!("the gate of step 2 is closed: http://{} answered 503; it is asked again", ear.address);
+    let said =
+        format!("the gate of step 2 is closed: http://{} answered 503; it is asked again", ear.address);
     router.until("the gate is closed", |view| view.rollout.reason == said).await;
     let asked = &ear.hears(2).await[1];
     assert_eq!((&asked["event"], &asked["step"], &asked["weight"]), (&"gate".into(), &2.into(), &20.into()));
@@ -160,7 +168,8 @@ async fn https_is_checked_against_the_authorities_of_the_system() {
     let (address, heard, _serving) = secure_ear(&authority).await;
     let roots = shop.folder.path().join("roots.pem");
     std::fs::write(&roots, authority.pem()).unwrap();
-    let hook = format!("{{hooks: [{{url: 'https://localhost:{}/', on: [step], retries: 0}}], steps", address.port());
+    let hook =
+        format!("{{hooks: [{{url: 'https://localhost:{}/', on: [step], retries: 0}}], steps", address.port());
     shop.write(Some(&LONG.replace("{steps", &hook)), true);
     let run = |roots: &std::path::Path| {
         let mut command = serinus(&["run", "--config", &shop.file().display().to_string()]);

@@ -158,7 +158,9 @@ impl Running {
         let history = self.get("/api/v1/routes/shop/history").await;
         let revisions = history["revisions"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        revisions.map(|r| (text(&r["source"]), r["after"]["v2"].as_f64().unwrap(), text(&r["reason"]))).collect()
+        revisions
+            .map(|r| (text(&r["source"]), r["after"]["v2"].as_f64().unwrap(), text(&r["reason"])))
+            .collect()
     }
 
     async fn stop(self) {
@@ -216,7 +218,8 @@ impl Traffic {
     /// Waits for so many more good answers.
     async fn more(&self, more: u64) {
         let wanted = self.ok.load(Ordering::Relaxed) + more;
-        eventually("requests are answered", || (self.ok.load(Ordering::Relaxed) >= wanted).then_some(())).await;
+        eventually("requests are answered", || (self.ok.load(Ordering::Relaxed) >= wanted).then_some(()))
+            .await;
     }
 }
 

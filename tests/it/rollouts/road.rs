@@ -58,7 +58,10 @@ async fn s5_4_a_bad_canary_is_taken_back_and_the_history_says_why() {
     assert_eq!((source.as_str(), *weight), ("rollout", 0.0));
     let Counts { requests, errors, .. } = ended.findings.total.canary;
     let said = format!("v2 failed {errors} of {requests} first attempts, v1 0 of ");
-    assert!(reason.contains(&said) && reason.contains("; e-value ") && reason.ends_with("> 1000"), "{reason}");
+    assert!(
+        reason.contains(&said) && reason.contains("; e-value ") && reason.ends_with("> 1000"),
+        "{reason}"
+    );
     // Nobody meets it any more, though it goes on failing; and it is not tried again.
     traffic.more(20).await;
     let failed = traffic.failed();
@@ -97,7 +100,8 @@ async fn s5_4_with_on_fail_pause_somebody_decides() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s5_4_a_step_without_traffic_waits_and_says_so() {
     let shop = Shop::new().await;
-    let router = shop.start("{steps: [{weight: 10, hold: 0s}, {weight: 100}], guard: {minRequests: 7}}").await;
+    let router =
+        shop.start("{steps: [{weight: 10, hold: 0s}, {weight: 100}], guard: {minRequests: 7}}").await;
     router.does("start").await;
     let said = "v2 has had 0 of the 7 requests that a step needs";
     router.until("it says so", |view| view.rollout.reason == said).await;
@@ -114,7 +118,9 @@ async fn a_restart_goes_on_in_the_same_step_with_its_evidence() {
     let traffic = Traffic::start(router.web());
     router.does("start").await;
     router.does("promote").await;
-    router.until("some is known", |view| view.rollout.held_ms > 100 && view.findings.step.canary.requests > 5).await;
+    router
+        .until("some is known", |view| view.rollout.held_ms > 100 && view.findings.step.canary.requests > 5)
+        .await;
     eventually("it is saved", || {
         let rollout = shop.state()["routes"]["shop"]["rollout"].clone();
         (rollout["heldMs"].as_u64()? > 100).then_some(())
@@ -133,10 +139,11 @@ async fn a_restart_goes_on_in_the_same_step_with_its_evidence() {
     assert_eq!(router.get("/api/v1/routes/shop").await["versions"][1]["weight"], 20.0);
     let (held, requests) = (again.rollout.held_ms, again.findings.total.canary.requests);
     let traffic = Traffic::start(router.web());
-    router.until("it goes on", |view| {
-        view.rollout.held_ms > held && view.findings.total.canary.requests > requests
-    })
-    .await;
+    router
+        .until("it goes on", |view| {
+            view.rollout.held_ms > held && view.findings.total.canary.requests > requests
+        })
+        .await;
     drop(traffic);
     router.stop().await;
 }

@@ -32,8 +32,12 @@ async fn start_pause_resume_promote_full_and_abort() {
     router.until("it is judged on", |view| view.rollout.held_ms > held).await;
     assert_eq!(router.does("promote").await["rollout"]["step"], 2);
     assert_eq!(weight(&router).await, 20.0);
-    let (status, route) = router.ask(json!({"action": "promote", "full": true, "reason": "all is well"})).await;
-    assert_eq!((status, &route["rollout"]["step"], &route["versions"][1]["weight"]), (200, &3.into(), &100.into()));
+    let (status, route) =
+        router.ask(json!({"action": "promote", "full": true, "reason": "all is well"})).await;
+    assert_eq!(
+        (status, &route["rollout"]["step"], &route["versions"][1]["weight"]),
+        (200, &3.into(), &100.into())
+    );
     let (_, _, reason) = router.history().await.pop().unwrap();
     assert_eq!(reason, "promoted to the last step, 3 of 3: all is well");
     assert_eq!(router.does("abort").await["rollout"]["phase"], "aborted");
@@ -50,7 +54,8 @@ async fn start_pause_resume_promote_full_and_abort() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_with_pause_waits_for_a_promote() {
     let shop = Shop::new().await;
-    let rollout = "{steps: [{weight: 10, hold: 0s, pause: true}, {weight: 100, hold: 1h}], guard: {minRequests: 0}}";
+    let rollout =
+        "{steps: [{weight: 10, hold: 0s, pause: true}, {weight: 100, hold: 1h}], guard: {minRequests: 0}}";
     let router = shop.start(rollout).await;
     router.does("start").await;
     router.until_phase(Phase::Paused(PausedBy::Step)).await;
@@ -166,7 +171,10 @@ async fn a_config_that_drops_the_rollout_takes_the_canary_back() {
     assert_eq!(ended.rollout.reason, "aborted: the config has no such rollout any more");
     assert_eq!(weight(&router).await, 0.0);
     let (source, _, reason) = router.history().await.pop().unwrap();
-    assert_eq!((source.as_str(), reason.as_str()), ("file", "aborted: the config has no such rollout any more"));
+    assert_eq!(
+        (source.as_str(), reason.as_str()),
+        ("file", "aborted: the config has no such rollout any more")
+    );
     // Who follows it sees how it ended.
     assert_eq!(router.get("/api/v1/routes/shop").await["rollout"]["phase"], "aborted");
     router.stop().await;
