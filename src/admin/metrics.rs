@@ -10,7 +10,8 @@ use crate::routing::tally::{LATENCY_BOUNDS, LatencySnapshot, Snapshot, Unrouted}
 use crate::routing::{EndpointState, RoutingTable, Version};
 use crate::telemetry::metrics::{
     ACTIVE_REQUESTS, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, Name, PROBLEMS, REQUEST_DURATION, REQUESTS,
-    RETRIES, ROLLOUT_E_VALUE, ROLLOUT_PHASE, ROLLOUT_STEP, ROLLOUT_THRESHOLD, UNROUTED, UPSTREAM_FAILURES, WEIGHT,
+    RETRIES, ROLLOUT_E_VALUE, ROLLOUT_PHASE, ROLLOUT_STEP, ROLLOUT_THRESHOLD, UNROUTED, UPSTREAM_FAILURES,
+    WEIGHT,
 };
 
 /// The media type of the Prometheus text format.

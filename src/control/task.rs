@@ -20,8 +20,8 @@ use super::handle::{
 use super::moves;
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
-use super::steer::{self, RolloutViews, Steering};
 use super::state_file::StateFile;
+use super::steer::{self, RolloutViews, Steering};
 
 /// How many messages may wait.
 const QUEUE: usize = 1024;
@@ -395,7 +395,9 @@ impl Task {
         for route in table.routes().iter().filter(|route| route.known) {
             let Some(canary) = route.spec.rollout.as_ref().map(|rollout| &rollout.canary) else { continue };
             let version = route.versions.iter().find(|version| version.name == *canary);
-            let (Some(version), Some(weights)) = (version, self.desired.weights(route.name())) else { continue };
+            let (Some(version), Some(weights)) = (version, self.desired.weights(route.name())) else {
+                continue;
+            };
             if version.members.is_empty() {
                 if weights.misses_that_canary_left(&route.spec) {
                     self.desired.canary_is_gone(route.name());
@@ -438,10 +440,14 @@ impl Task {
                 of_routes.entry(problem.clone()).or_insert_with(|| route.name().clone());
             }
         }
-        for (problem, route) in of_routes.iter().filter(|(problem, _)| !self.known_problems.contains_key(*problem)) {
+        for (problem, route) in
+            of_routes.iter().filter(|(problem, _)| !self.known_problems.contains_key(*problem))
+        {
             self.telemetry.route_problem(route, problem, true);
         }
-        for (problem, route) in self.known_problems.iter().filter(|(problem, _)| !of_routes.contains_key(*problem)) {
+        for (problem, route) in
+            self.known_problems.iter().filter(|(problem, _)| !of_routes.contains_key(*problem))
+        {
             self.telemetry.route_problem(route, problem, false);
         }
         self.known_problems = of_routes;

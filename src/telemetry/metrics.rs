@@ -123,6 +123,13 @@ fn compile_seconds() -> Result<Histogram, prometheus::Error> {
     )
 }
 
+fn hook_calls(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Calls of the webhooks of rollouts, by what for and by how they ended.";
+    let calls = IntCounterVec::new(Opts::new("serinus_rollout_hooks_total", help), &["event", "result"])?;
+    registry.register(Box::new(calls.clone()))?;
+    Ok(calls)
+}
+
 fn dropped_lines() -> Result<IntCounter, prometheus::Error> {
     let help =
         "Lines of the access log that were dropped because they came faster than they could be written.";
@@ -201,11 +208,7 @@ impl Telemetry {
             access_log: OnceLock::new(),
             endpoint_lines: LineLimit::of(ENDPOINT_LINES),
             refusal_lines: RefusalLines::default(),
-            hooks: counters(
-                "serinus_rollout_hooks_total",
-                "Calls of the webhooks of rollouts, by what for and by how they ended.",
-                &["event", "result"],
-            )?,
+            hooks: hook_calls(&registry)?,
             teller: Teller::default(),
             registry,
         })

@@ -126,7 +126,7 @@ fn hooks_that_cannot_be_called_are_refused_and_not_repeated() {
             "5:76: routes[0].rollout.hooks[0].retries: 11 is too large: write a whole number from 0 to 10",
         ],
     );
-    let many = vec!["{url: 'http://h', on: [step]}"; 11].join(", ");
+    let many = ["{url: 'http://h', on: [step]}"; 11].join(", ");
     check_route(
         &more(&format!("hooks: [{many}]")),
         &["5:10: routes[0].rollout.hooks: has more than 10 hooks: keep to that"],
