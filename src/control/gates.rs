@@ -23,14 +23,16 @@ struct Gate {
     of: (Timestamp, usize),
     state: State,
     pause: Duration,
+    /// What is waited for, in words.
+    said: String,
 }
 
 #[derive(Debug)]
 enum State {
     /// They are being asked.
     Asked(oneshot::Receiver<Answer>),
-    /// One said no, and why; they are asked again then.
-    Closed(String, Instant),
+    /// One said no; they are asked again then.
+    Closed(Instant),
     /// All have let it.
     Open,
 }
@@ -52,32 +54,34 @@ impl Gates {
         let gate = match self.0.get_mut(&note.route) {
             Some(gate) if gate.of == of => gate,
             _ => {
-                let route = note.route.clone();
+                let (route, said) = (note.route.clone(), format!("the gate of step {step} is asked"));
                 let state = State::Asked(hooks.ask(&spec.hooks, note));
-                self.0.insert(route, Gate { of, state, pause: PAUSE });
-                return Some(format!("the gate of step {step} is asked"));
+                self.0.insert(route, Gate { of, state, pause: PAUSE, said: said.clone() });
+                return Some(said);
             }
         };
-        if let State::Asked(answer) = &mut gate.state {
-            gate.state = match answer.try_recv() {
-                Err(TryRecvError::Empty) => return Some(format!("the gate of step {step} is asked")),
-                Ok(Ok(())) => State::Open,
-                Ok(Err(why)) => State::Closed(why, now + gate.pause),
-                Err(TryRecvError::Closed) => State::Closed("was not called".to_owned(), now + gate.pause),
-            };
-        }
-        match &gate.state {
-            State::Open => None,
-            State::Closed(why, again) => {
-                let said = format!("the gate of step {step} is closed: {why}; it is asked again");
-                if now >= *again {
-                    gate.pause = (2 * gate.pause).min(LONGEST_PAUSE);
-                    gate.state = State::Asked(hooks.ask(&spec.hooks, note));
+        match &mut gate.state {
+            State::Open => return None,
+            State::Asked(answer) => match answer.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                Ok(Ok(())) => {
+                    gate.state = State::Open;
+                    return None;
                 }
-                Some(said)
+                Ok(Err(why)) => {
+                    gate.said = format!("the gate of step {step} is closed: {why}; it is asked again");
+                    gate.state = State::Closed(now + gate.pause);
+                }
+                // The call broke off.
+                Err(TryRecvError::Closed) => gate.state = State::Closed(now + gate.pause),
+            },
+            State::Closed(again) if now >= *again => {
+                gate.pause = (2 * gate.pause).min(LONGEST_PAUSE);
+                gate.state = State::Asked(hooks.ask(&spec.hooks, note));
             }
-            State::Asked(_) => None,
+            State::Closed(_) => {}
         }
+        Some(gate.said.clone())
     }
 
     /// Forgets what is not under way any more.
