@@ -27,6 +27,10 @@ pub(super) fn tell_of_rollouts(
         if known.is_some_and(|known| Arc::ptr_eq(known, view) || place(known) == place(view)) {
             continue;
         }
+        // One that has ended before it is first shown is an old one, whose route or config has come back.
+        if known.is_none() && !view.rollout.phase.is_active() {
+            continue;
+        }
         let Some(weights) = desired.weights(route) else { continue };
         let RolloutView { spec, rollout, .. } = view.as_ref();
         let has = weights.split().iter().find(|(name, _)| *name == rollout.version);
