@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod hooks;
 pub mod kubernetes;
 pub mod model;
 pub mod proxy;

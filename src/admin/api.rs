@@ -17,6 +17,7 @@ use crate::control::Control;
 use crate::routing::tally::Unrouted;
 use crate::telemetry::Telemetry;
 
+use super::events::{self, Streams};
 use super::guard::{self, Gate};
 use super::problem::Refused;
 use super::recent::Recent;
@@ -33,6 +34,7 @@ pub(super) struct Admin {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) unrouted: Arc<Unrouted>,
     pub(super) recent: Recent,
+    pub(super) streams: Streams,
 }
 
 #[derive(OpenApi)]
@@ -49,6 +51,7 @@ pub(super) struct Admin {
         (name = "routes", description = "Routes, their versions and what a request would get."),
         (name = "weights", description = "Weights and their revisions."),
         (name = "rollouts", description = "Rollouts that judge themselves."),
+        (name = "events", description = "What happens, as it happens."),
         (name = "probes", description = "For a kubelet; always open."),
         (name = "metrics", description = "For Prometheus; always open."),
         (name = "document", description = "This document."),
@@ -76,6 +79,7 @@ fn paths() -> Paths<Arc<Admin>> {
             .routes(routes!(handlers::list_routes))
             .routes(routes!(handlers::get_route))
             .routes(routes!(handlers::get_history))
+            .routes(routes!(events::get_events))
             .routes(routes!(handlers::post_explain)),
         writes: OpenApiRouter::new()
             .routes(routes!(handlers::put_weights))

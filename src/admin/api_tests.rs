@@ -29,7 +29,8 @@ impl Api {
         let token = with_token.then(|| TokenFile::new(file.path().to_owned()));
         let (control, telemetry) = control();
         let unrouted = Arc::default();
-        let admin = Admin { control, telemetry, unrouted, recent: Recent::default() };
+        let streams = Streams::new(4, Default::default());
+        let admin = Admin { control, telemetry, unrouted, recent: Recent::default(), streams };
         Self { router: router(Arc::new(admin), Gate { token, on_loopback }), _file: file }
     }
 
@@ -61,6 +62,7 @@ impl Api {
 const READS: [&str; 4] =
     ["GET /api/v1/routes", "GET /api/v1/routes/shop", "GET /api/v1/routes/shop/history", "GET /openapi.json"];
 const WRITE: &str = "PUT /api/v1/routes/shop/weights";
+const EVENTS: &str = "GET /api/v1/events";
 const UNDO: &str = "POST /api/v1/routes/shop/undo";
 const PROBES: [&str; 4] = ["GET /livez", "GET /readyz", "GET /healthz", "GET /metrics"];
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -87,6 +89,10 @@ async fn with_a_token_file_off_loopback() {
             api.check(peer, read, &[("host", "any.example"), TOKEN], 200, "");
         }
     }
+    // A stream that is let through does not end.
+    api.check(OUTSIDE, EVENTS, &[POD], 401, "token-missing");
+    api.check(OUTSIDE, EVENTS, &[POD, WRONG], 401, "token-wrong");
+    api.check(LOOPBACK, EVENTS, &[("host", "evil.example")], 403, "foreign-host");
     for peer in [OUTSIDE, LOOPBACK] {
         for line in [WRITE, UNDO] {
             api.check(peer, line, &[LOCAL, JSON], 401, "token-missing");

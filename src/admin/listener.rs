@@ -25,6 +25,7 @@ use crate::routing::tally::Unrouted;
 use crate::telemetry::Telemetry;
 
 use super::api::{self, Admin};
+use super::events::Streams;
 use super::guard::{Gate, Peer, is_loopback};
 use super::recent::{ROTATION, Recent};
 use super::token::TokenFile;
@@ -142,9 +143,10 @@ pub async fn serve(
         token: options.token_file.map(TokenFile::new),
         on_loopback: is_loopback(listener.address.ip()),
     };
-    let admin = Arc::new(Admin { control, telemetry, unrouted, recent: Recent::default() });
-    let router = api::router(Arc::clone(&admin), gate);
     let stop = CancellationToken::new();
+    let streams = Streams::new(options.connections, stop.clone());
+    let admin = Arc::new(Admin { control, telemetry, unrouted, recent: Recent::default(), streams });
+    let router = api::router(Arc::clone(&admin), gate);
     let tasks = TaskTracker::new();
     tasks.spawn(rotate(admin, stop.clone()));
     tokio::select! {
@@ -207,11 +209,29 @@ struct Places {
 
 /// What is known of a connection from outside.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     /// A request is being answered.
     busy: AtomicBool,
+    /// Its answer is a stream of events, which lasts.
+    pub(super) streaming: AtomicBool,
     /// The place is needed for another connection.
     give_up: CancellationToken,
+}
+
+impl Seat {
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire) || self.streaming.load(Ordering::Acquire)
+    }
+
+    /// Waits until the connection has lived long enough: a stream of events has an end of its own.
+    async fn life(&self) {
+        loop {
+            tokio::time::sleep(LIFE).await;
+            if !self.streaming.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
 }
 
 /// A connection's place.
@@ -235,15 +255,18 @@ impl Places {
         if self.taken.len() >= 2 * CONNECTIONS {
             self.taken.retain(|seat| seat.strong_count() > 0);
         }
-        let seat = Arc::new(Seat { busy: AtomicBool::new(false), give_up: CancellationToken::new() });
+        let seat = Arc::new(Seat {
+            busy: AtomicBool::new(false),
+            streaming: AtomicBool::new(false),
+            give_up: CancellationToken::new(),
+        });
         self.taken.push_back(Arc::downgrade(&seat));
         Place { seat, _permit: permit }
     }
 
     fn give_up_idle(&mut self) {
         let idle = self.taken.iter().position(|seat| {
-            seat.upgrade()
-                .is_some_and(|seat| !seat.busy.load(Ordering::Acquire) && !seat.give_up.is_cancelled())
+            seat.upgrade().is_some_and(|seat| !seat.is_busy() && !seat.give_up.is_cancelled())
         });
         if let Some(seat) = idle.and_then(|place| self.taken.remove(place)).and_then(|seat| seat.upgrade()) {
             seat.give_up.cancel();
@@ -255,9 +278,10 @@ async fn serve_connection(connection: TcpStream, router: Router, place: Place, s
     // Without it answers wait for acknowledgements; a socket that refuses it is about to fail anyway.
     let _ = connection.set_nodelay(true);
     let seat = Arc::clone(&place.seat);
-    let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
+    let router = router.layer(middleware::from_fn(move |mut request: Request, next: Next| {
         let seat = Arc::clone(&seat);
         async move {
+            request.extensions_mut().insert(Arc::clone(&seat));
             seat.busy.store(true, Ordering::Release);
             let answer = next.run(request).await;
             seat.busy.store(false, Ordering::Release);
@@ -275,11 +299,11 @@ async fn serve_connection(connection: TcpStream, router: Router, place: Place, s
         _ = &mut connection => return,
         () = stop.cancelled() => {}
         () = place.seat.give_up.cancelled() => {
-            if !place.seat.busy.load(Ordering::Acquire) {
+            if !place.seat.is_busy() {
                 return;
             }
         }
-        () = tokio::time::sleep(LIFE) => {}
+        () = place.seat.life() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(LAST_ANSWERS, connection).await;

@@ -4,11 +4,14 @@
 
 use std::fmt::Write as _;
 
+use crate::control::RolloutViews;
+use crate::rollout::Phase;
 use crate::routing::tally::{LATENCY_BOUNDS, LatencySnapshot, Snapshot, Unrouted};
 use crate::routing::{EndpointState, RoutingTable, Version};
 use crate::telemetry::metrics::{
-    ACTIVE_REQUESTS, DIVERTED, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, MIRRORED, Name, PROBLEMS,
-    REQUEST_DURATION, REQUESTS, RETRIES, SHIELDED, UNROUTED, UPSTREAM_FAILURES, WEIGHT,
+    ACTIVE_REQUESTS, DIVERTED, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, MIRRORED, Name, PROBLEMS, REQUEST_DURATION,
+    REQUESTS, RETRIES, ROLLOUT_E_VALUE, ROLLOUT_PHASE, ROLLOUT_STEP, ROLLOUT_THRESHOLD, SHIELDED, UNROUTED,
+    UPSTREAM_FAILURES, WEIGHT,
 };
 
 /// The media type of the Prometheus text format.
@@ -24,7 +27,7 @@ struct Row<'a> {
 }
 
 /// Every family that belongs to a route, in the Prometheus text format.
-pub(super) fn text(table: &RoutingTable, unrouted: &Unrouted) -> String {
+pub(super) fn text(table: &RoutingTable, rollouts: &RolloutViews, unrouted: &Unrouted) -> String {
     let rows: Vec<Row<'_>> = table
         .routes()
         .iter()
@@ -52,6 +55,7 @@ pub(super) fn text(table: &RoutingTable, unrouted: &Unrouted) -> String {
         let labels = format!("route=\"{}\"", escaped(route.name().as_str()));
         text.sample(PROBLEMS.0, &labels, route.problems.len());
     }
+    self::rollouts(&mut text, table, rollouts);
     text.family(UNROUTED, "counter");
     for (reason, count) in unrouted.counts() {
         text.sample(UNROUTED.0, &format!("reason=\"{reason}\""), count);
@@ -173,6 +177,41 @@ fn gauges(text: &mut Text, rows: &[Row<'_>]) {
         ] {
             text.sample(ENDPOINTS.0, &format!("{labels},state=\"{state}\""), count);
         }
+    }
+}
+
+/// Of the last rollout of each route that had one.
+fn rollouts(text: &mut Text, table: &RoutingTable, rollouts: &RolloutViews) {
+    let views: Vec<_> = table
+        .routes()
+        .iter()
+        .filter_map(|route| {
+            let labels = format!("route=\"{}\"", escaped(route.name().as_str()));
+            Some((labels, rollouts.get(route.name())?))
+        })
+        .collect();
+    text.family(ROLLOUT_PHASE, "gauge");
+    for (labels, view) in &views {
+        for phase in Phase::TOKENS {
+            let is = u8::from(view.rollout.phase.token() == phase);
+            text.sample(ROLLOUT_PHASE.0, &format!("{labels},phase=\"{phase}\""), is);
+        }
+    }
+    text.family(ROLLOUT_STEP, "gauge");
+    for (labels, view) in &views {
+        text.sample(ROLLOUT_STEP.0, labels, view.rollout.step + 1);
+    }
+    let tens = |log: f64| log / std::f64::consts::LN_10;
+    text.family(ROLLOUT_E_VALUE, "gauge");
+    for (labels, view) in &views {
+        text.sample(ROLLOUT_E_VALUE.0, &format!("{labels},test=\"errors\""), tens(view.findings.log_errors));
+        if let Some(slowness) = view.findings.log_slowness {
+            text.sample(ROLLOUT_E_VALUE.0, &format!("{labels},test=\"slowness\""), tens(slowness));
+        }
+    }
+    text.family(ROLLOUT_THRESHOLD, "gauge");
+    for (labels, view) in &views {
+        text.sample(ROLLOUT_THRESHOLD.0, labels, tens(view.findings.log_threshold));
     }
 }
 

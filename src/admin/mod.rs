@@ -10,6 +10,7 @@
 
 mod api;
 mod body;
+mod events;
 mod explain;
 mod guard;
 mod handlers;

@@ -74,7 +74,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response,
     // Ten thousand routes are some 50 MB of text: not on a thread that others wait for.
     let text = tokio::task::spawn_blocking(move || {
         let mut text = admin.telemetry.text();
-        text.push_str(&metrics::text(&admin.control.table().load(), &admin.unrouted));
+        let (table, rollouts) = (admin.control.table().load(), admin.control.rollouts());
+        text.push_str(&metrics::text(&table, &rollouts, &admin.unrouted));
         text
     });
     let text = text.await.map_err(|_| {

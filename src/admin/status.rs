@@ -60,7 +60,7 @@ fn rollout(view: &RolloutView) -> RolloutStatus {
     let RolloutView { spec, rollout, findings } = view;
     let tens = |log: f64| round(log / std::f64::consts::LN_10);
     RolloutStatus {
-        version: spec.canary.to_string(),
+        version: rollout.version.to_string(),
         phase: rollout.phase.token().to_owned(),
         reason: rollout.reason.clone(),
         step: rollout.step + 1,

@@ -3,6 +3,7 @@
 //! Shares are percentages from 0 to 100 in steps of 0.0001. A field may be added at any time; none is taken away or given
 //! another meaning without a major version.
 
+mod events;
 mod mirror;
 mod rollout;
 
@@ -14,6 +15,9 @@ use utoipa::ToSchema;
 
 use crate::model::{EndpointPhase, Share};
 
+pub use events::{
+    ConfigEvent, EndpointEvent, EventData, HookFailure, LaggedEvent, ProblemEvent, RolloutEvent, WeightEvent,
+};
 pub use mirror::{MirrorComparison, MirrorStatus};
 pub use rollout::{
     AttemptCounts, RolloutAction, RolloutChange, RolloutEvidence, RolloutStatus, RolloutStepStatus,

@@ -12,7 +12,7 @@ use crate::model::RouteName;
 use super::client::{AdminArgs, Client, route_path};
 use super::error::{CliError, reader_may_leave};
 use super::text::{plain, table, write_table};
-use super::weight::write_weights;
+use super::weight::{write_shares, write_weights};
 
 pub use follow::FollowArgs;
 
@@ -40,7 +40,9 @@ pub enum RolloutVerb {
     /// Lets a paused rollout go on
     Resume(ActionArgs),
     /// Ends the step of the rollout now
-    #[command(after_help = "Examples:\n  serinus rollout promote shop\n  serinus rollout promote shop --full")]
+    #[command(
+        after_help = "Examples:\n  serinus rollout promote shop\n  serinus rollout promote shop --full"
+    )]
     Promote(PromoteArgs),
     /// Ends the rollout, with nothing for its version
     Abort(ActionArgs),
@@ -115,9 +117,10 @@ pub fn rollout(args: &RolloutArgs, out: &mut dyn Write) -> Result<(), CliError> 
         let route: RouteStatus = Client::new(&args.admin)?.send(Method::POST, &path, &change)?;
         if let Some(rollout) = &route.rollout {
             let (name, reason) = (plain(&route.name), plain(&rollout.reason));
-            writeln!(out, "route {name}: the rollout of {} is {}: {reason}", plain(&rollout.version), rollout.phase)?;
+            let (version, phase) = (plain(&rollout.version), plain(&rollout.phase));
+            writeln!(out, "route {name}: the rollout of {version} is {phase}: {reason}")?;
         }
-        Ok(write_weights(&route, out)?)
+        Ok(write_shares(&route, out)?)
     };
     let written = match &args.verb {
         RolloutVerb::Start(args) => return reader_may_leave(act(args, RolloutAction::Start, false, out)),

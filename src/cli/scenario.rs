@@ -66,7 +66,7 @@ pub(super) async fn play(
         let Some(view) = rollout(control) else { continue };
         if view.rollout.step != step {
             step = view.rollout.step;
-            tell(out, began, &view.rollout.reason)?;
+            tell(out, began, &reason(control, &view).await)?;
         }
         if scenario == Scenario::BadCanary && failing.is_none() && began.elapsed() >= FAILS_AFTER {
             canary.set_failing(true);
@@ -76,7 +76,7 @@ pub(super) async fn play(
         match view.rollout.phase {
             Phase::Running | Phase::Paused(_) => {}
             Phase::Succeeded | Phase::RolledBack | Phase::Aborted => {
-                tell(out, began, &view.rollout.reason)?;
+                tell(out, began, &reason(control, &view).await)?;
                 break;
             }
         }
@@ -97,6 +97,12 @@ pub(super) async fn play(
 
 fn rollout(control: &Control) -> Option<Arc<RolloutView>> {
     control.rollouts().iter().find(|(name, _)| name.as_str() == ROUTE).map(|(_, view)| Arc::clone(view))
+}
+
+/// Why it is where it is: its reason may say by now what it waits for.
+async fn reason(control: &Control, view: &RolloutView) -> String {
+    let last = control.history(ROUTE).await.and_then(|mut history| history.pop()?.reason);
+    last.unwrap_or_else(|| view.rollout.reason.clone())
 }
 
 fn tell(out: &mut dyn Write, began: Instant, what: &str) -> std::io::Result<()> {

@@ -118,6 +118,7 @@ fn show(args: &StatusArgs, client: &Client) -> Result<Vec<u8>, CliError> {
         OutputForm::Table if args.route.is_some() => {
             let route: RouteStatus = client.parse(&answer)?;
             write_versions(std::slice::from_ref(&route), &mut text)?;
+            write_rollouts(std::slice::from_ref(&route), &mut text)?;
             write_endpoints(&route, &mut text)?;
             route.mirror.iter().try_for_each(|mirror| write_mirror(mirror, &mut text))?;
             write_problems(std::slice::from_ref(&route), &[], &mut text)?;
@@ -125,6 +126,7 @@ fn show(args: &StatusArgs, client: &Client) -> Result<Vec<u8>, CliError> {
         OutputForm::Table => {
             let list: RouteList = client.parse(&answer)?;
             write_versions(&list.routes, &mut text)?;
+            write_rollouts(&list.routes, &mut text)?;
             write_problems(&list.routes, &list.problems, &mut text)?;
         }
     }
@@ -190,6 +192,20 @@ fn row(route: &RouteStatus, version: &VersionStatus) -> [String; 12] {
         or_dash(version.p99_ms, "ms"),
         route.revision.to_string(),
     ]
+}
+
+/// The last rollout of each route that had one.
+fn write_rollouts(routes: &[RouteStatus], out: &mut dyn Write) -> io::Result<()> {
+    let mut title = "\nRollouts:\n";
+    for route in routes {
+        let Some(rollout) = &route.rollout else { continue };
+        let (name, version) = (plain(&route.name), plain(&rollout.version));
+        let (step, steps) = (rollout.step, rollout.steps.len());
+        let (phase, reason) = (plain(&rollout.phase), plain(&rollout.reason));
+        writeln!(out, "{title}  {name}: {version} at step {step} of {steps}, {phase}: {reason}")?;
+        title = "";
+    }
+    Ok(())
 }
 
 /// What is wrong.

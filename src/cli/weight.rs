@@ -86,8 +86,18 @@ fn nothing_changed(change: &WeightsChange) -> String {
     format!("nothing changed: {} already", all.join(", "))
 }
 
-/// A route's weights in a few lines.
+/// A route's weights in a few lines, and that its rollout is paused, as weights that somebody sets have it.
 pub(super) fn write_weights(route: &RouteStatus, out: &mut dyn Write) -> io::Result<()> {
+    write_shares(route, out)?;
+    if let Some(rollout) = route.rollout.as_ref().filter(|rollout| rollout.phase == "paused") {
+        let reason = rollout.reason.strip_prefix("paused: ").unwrap_or(&rollout.reason);
+        writeln!(out, "note: the rollout of {} is paused: {}", plain(&rollout.version), plain(reason))?;
+    }
+    out.flush()
+}
+
+/// A route's weights in a few lines.
+pub(super) fn write_shares(route: &RouteStatus, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "route {} is at revision {}", plain(&route.name), route.revision)?;
     let mut table = table(&["VERSION", "ASKED", "EFFECTIVE", "READY PODS"]);
     for version in &route.versions {

@@ -9,7 +9,7 @@ mod traffic;
 pub(super) use audience::{CohortFile, ConditionFile, RuleFile};
 pub(super) use listener::{CertificateFile, ListenerFile, ListenerTlsFile};
 pub(super) use mirror::MirrorFile;
-pub(super) use rollout::{GuardFile, RolloutFile};
+pub(super) use rollout::{GuardFile, HookFile, RolloutFile};
 pub(super) use traffic::{HealthCheckFile, OutliersFile, RetriesFile, TimeoutsFile, UpstreamTlsFile};
 
 use std::net::SocketAddr;

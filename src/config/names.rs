@@ -1,6 +1,7 @@
 //! Values of HTTP and TLS: the names of headers, cookies, hosts, and what is asked for.
 
 use serde_json::json;
+use url::Url;
 
 use super::errors::{Errors, Place, shorten};
 use super::input::{Input, read_text};
@@ -143,4 +144,26 @@ text_value!(MethodName, "a method", {"title": "method", "pattern": "^[!#$%&'*+.^
     } else {
         Ok(Self(upper))
     }
+});
+
+/// Where a webhook is.
+pub(super) struct HookUrl(pub(super) String);
+
+text_value!(HookUrl, "a URL", {"title": "URL", "pattern": "^https?://", "maxLength": 2048}, |text| {
+    // What is after the host may be a secret: it is not repeated.
+    let bad = |what: &str| Err(format!("{what}: write a URL like https://hooks.example.com/serinus"));
+    let Ok(url) = text.parse::<Url>() else { return bad("is not a URL") };
+    if text.len() > 2048 {
+        return bad("is longer than 2048 characters");
+    }
+    if !(text.starts_with("http://") || text.starts_with("https://")) || !url.has_host() {
+        return bad("is not one of http or https");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return bad("has a user or a password, which is not sent");
+    }
+    if url.fragment().is_some() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return bad("has a `#`, or what must be written as %XX");
+    }
+    Ok(Self(text.to_owned()))
 });

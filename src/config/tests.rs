@@ -4,6 +4,7 @@ mod audience;
 mod carrying;
 mod hostile;
 mod reference;
+mod rollout;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use super::hints::{list, nearest};
 use super::input::{Input, read_text, wrong_type};
 use super::yaml::Node;
 use super::yaml::Value;
-use crate::model::{EscapedSlashes, MinTls, OnEmpty, OnFail, Protocol, Underscores};
+use crate::model::{EscapedSlashes, HookEvent, MinTls, OnEmpty, OnFail, Protocol, Underscores};
 
 /// One of a few words.
 macro_rules! word_value {
@@ -38,6 +38,13 @@ macro_rules! word_value {
 
 word_value!(OnEmpty, "spill" = OnEmpty::Spill, "fail" = OnEmpty::Fail);
 word_value!(OnFail, "rollback" = OnFail::Rollback, "pause" = OnFail::Pause);
+word_value!(
+    HookEvent,
+    "gate" = HookEvent::Gate,
+    "step" = HookEvent::Step,
+    "promoted" = HookEvent::Promoted,
+    "rolledBack" = HookEvent::RolledBack
+);
 word_value!(Protocol, "http1" = Protocol::Http1, "http2" = Protocol::H2c);
 word_value!(EscapedSlashes, "reject" = EscapedSlashes::Reject, "pass" = EscapedSlashes::Pass);
 word_value!(

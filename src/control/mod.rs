@@ -8,7 +8,9 @@
 //! It is the only writer of the table. Changes that arrive together are one compile; a change of weights waits for nothing.
 //! While a rollout is under way, it looks at what was seen of its requests every few milliseconds.
 
+mod gates;
 mod handle;
+mod moves;
 mod readiness;
 mod saver;
 mod state_file;

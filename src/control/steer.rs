@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{RolloutSpec, RouteName, Share, Sides, Timestamp};
+use crate::hooks::{Hooks, Note};
+use crate::model::{HookEvent, RolloutSpec, RouteName, RouteSpec, Share, Sides, Timestamp};
 use crate::rollout::{Facts, Findings, Phase, Rollout, Transition, step};
 use crate::routing::{Evidence, Route, RoutingTable};
 use crate::state::{Desired, Touched};
 
+use super::gates::Gates;
+
 /// How often what was seen is looked at: a canary that is worse costs no more requests than pass in that time.
 const LOOK: Duration = Duration::from_millis(50);
+/// The longest time between two looks that counts as judged: a process that stood still has judged nothing meanwhile.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How often evidence is saved while a rollout is under way.
 const SAVE: Duration = Duration::from_secs(1);
 
@@ -31,6 +36,7 @@ pub type RolloutViews = HashMap<RouteName, Arc<RolloutView>>;
 /// What steering remembers from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Steering {
+    gates: Gates,
     seen: HashMap<RouteName, Seen>,
     last: Option<Instant>,
     saved: Option<Instant>,
@@ -65,10 +71,15 @@ impl Steering {
         &mut self,
         desired: &mut Desired,
         table: &RoutingTable,
+        hooks: &Hooks,
         now: Instant,
         at: Timestamp,
     ) -> Looked {
-        let elapsed = self.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let elapsed = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        // What is less than a millisecond counts the next time.
+        self.last = now.checked_sub(elapsed.saturating_sub(Duration::from_millis(millis))).or(Some(now));
+        let millis = millis.min(u64::try_from(LONGEST_LOOK.as_millis()).unwrap_or(u64::MAX));
         let mut looked = Looked::default();
         for name in desired.under_way() {
             let Some(route) = table.route(name.as_str()) else { continue };
@@ -78,10 +89,17 @@ impl Steering {
             rollout.judge.take(&spec.guard, counts, share.ratio(), evidence.take());
             let ready = has_pods(route, evidence);
             if rollout.phase == Phase::Running && ready {
-                let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
                 rollout.held_ms = rollout.held_ms.saturating_add(millis);
             }
-            let transition = next(rollout, spec, route, ready);
+            let mut transition = next(rollout, spec, route, ready, None);
+            if let Transition::Step { step, weight, .. } = &transition {
+                let of = (rollout.started, *step);
+                let gate =
+                    self.gates.hindrance(hooks, spec, gate_note(rollout, route, *step, *weight, at), of, now);
+                if gate.is_some() {
+                    transition = next(rollout, spec, route, ready, gate);
+                }
+            }
             if let Transition::Stay(_) = &transition {
                 rollout.become_of(&transition, at);
             } else {
@@ -90,6 +108,7 @@ impl Steering {
             }
         }
         self.seen.retain(|name, _| desired.is_under_way(name));
+        self.gates.retain(|name| desired.is_under_way(name));
         if !desired.has_rollouts() {
             (self.last, self.saved) = (None, None);
         } else if self.saved.is_none_or(|saved| now.saturating_duration_since(saved) >= SAVE) {
@@ -119,22 +138,52 @@ fn has_pods(route: &Route, evidence: &Evidence) -> bool {
     route.versions.get(evidence.canary()).is_some_and(|version| !version.candidates().is_empty())
 }
 
-fn next(rollout: &Rollout, spec: &RolloutSpec, route: &Route, ready: bool) -> Transition {
+fn next(
+    rollout: &Rollout,
+    spec: &RolloutSpec,
+    route: &Route,
+    ready: bool,
+    gate: Option<String>,
+) -> Transition {
     let Some(stable) = route.versions.first() else { return Transition::Stay(String::new()) };
     let findings = rollout.judge.findings(&spec.guard, []);
-    let facts =
-        Facts { stable: &stable.name, findings: &findings, ready, live: true, leads: true, gate: None };
+    let facts = Facts { stable: &stable.name, findings: &findings, ready, live: true, leads: true, gate };
     step(rollout, spec, &facts)
 }
 
-/// Every route's last rollout, as it is shown.
-pub(super) fn views(desired: &Desired) -> RolloutViews {
-    let view = |route: &Arc<crate::model::RouteSpec>| {
-        let spec = route.rollout.as_ref()?;
+/// What a gate is asked: whether this step may begin.
+fn gate_note(rollout: &Rollout, route: &Route, step: usize, weight: Share, at: Timestamp) -> Note {
+    Note {
+        event: HookEvent::Gate,
+        route: route.name().clone(),
+        version: rollout.version.clone(),
+        step: step + 1,
+        weight,
+        phase: rollout.phase.token(),
+        reason: format!("step {} ended well, and step {} is to begin", rollout.step + 1, step + 1),
+        revision: route.revision,
+        time: at,
+    }
+}
+
+/// Every route's last rollout, as it is shown; those that are as before are the same objects.
+pub(super) fn views(desired: &Desired, before: &RolloutViews) -> RolloutViews {
+    let view = |route: &Arc<RouteSpec>| {
         let rollout = desired.weights(&route.name)?.rollout()?;
+        let known = before.get(&route.name);
+        let spec = match (&route.rollout, known) {
+            (Some(spec), Some(known)) if *known.spec == *spec => Arc::clone(&known.spec),
+            (Some(spec), _) => Arc::new(spec.clone()),
+            // It left the config, and those who follow it are to see how it ended.
+            (None, known) => Arc::clone(&known?.spec),
+        };
+        if let Some(known) =
+            known.filter(|known| Arc::ptr_eq(&known.spec, &spec) && known.rollout == *rollout)
+        {
+            return Some((route.name.clone(), Arc::clone(known)));
+        }
         let findings = rollout.judge.findings(&spec.guard, []);
-        let view = RolloutView { spec: Arc::new(spec.clone()), rollout: rollout.clone(), findings };
-        Some((route.name.clone(), Arc::new(view)))
+        Some((route.name.clone(), Arc::new(RolloutView { spec, rollout: rollout.clone(), findings })))
     };
     desired.routes().iter().filter_map(view).collect()
 }

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::model::{ClusterChange, Moment, Problem, RouteName, ServiceKey, Timestamp};
+use crate::hooks::Hooks;
+use crate::model::{ClusterChange, EndpointPhase, Moment, Problem, RouteName, ServiceKey, Timestamp};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::{Desired, Request, SavedState, Touched};
 use crate::telemetry::Telemetry;
@@ -16,10 +17,11 @@ use crate::telemetry::Telemetry;
 use super::handle::{
     ChangeError, Control, Done, Message, Pen, Reply, RoutesConfig, WatchProblems, WeightChange,
 };
+use super::moves;
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
-use super::steer::{self, RolloutViews, Steering};
 use super::state_file::StateFile;
+use super::steer::{self, RolloutViews, Steering};
 
 /// How many messages may wait.
 const QUEUE: usize = 1024;
@@ -84,11 +86,13 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         saver,
         rollouts: Arc::clone(&control.rollouts),
         steering: Steering::default(),
+        hooks: Hooks::start(Arc::clone(&start.telemetry)),
         telemetry: start.telemetry,
         watches: BTreeMap::new(),
         parts: BTreeMap::new(),
-        known_problems: BTreeSet::new(),
-        batch: Batch::default(),
+        known_problems: BTreeMap::new(),
+        // What an earlier run brought about has been told.
+        batch: Batch { quiet: true, ..Batch::default() },
         frozen,
     };
     task.take_config(start.config);
@@ -106,11 +110,12 @@ struct Task {
     saver: Saver,
     rollouts: Arc<ArcSwap<RolloutViews>>,
     steering: Steering,
+    hooks: Hooks,
     telemetry: Arc<Telemetry>,
     watches: BTreeMap<WatchProblems, Vec<Problem>>,
     parts: BTreeMap<&'static str, Vec<Problem>>,
-    /// Problems of routes that were logged and are still there.
-    known_problems: BTreeSet<Problem>,
+    /// Problems of routes that were logged and are still there, and a route that has each.
+    known_problems: BTreeMap<Problem, RouteName>,
     batch: Batch,
     /// Another process has the state.
     frozen: Option<Frozen>,
@@ -144,6 +149,8 @@ struct Batch {
     replies: Vec<(RouteName, Reply)>,
     weights_changed: bool,
     problems_changed: bool,
+    /// Another process has told what rollouts did.
+    quiet: bool,
     /// Somebody waits for an answer.
     urgent: bool,
 }
@@ -198,12 +205,12 @@ impl Task {
     fn steer(&mut self) {
         let (now, at) = (Instant::now(), Timestamp::from(SystemTime::now()));
         let table = self.table.load_full();
-        let looked = self.steering.look(&mut self.desired, &table, now, at);
+        let looked = self.steering.look(&mut self.desired, &table, &self.hooks, now, at);
         looked.moved.iter().for_each(|route| self.log_weights(route));
         self.batch.weights_changed |= looked.save || !looked.moved.is_empty();
         self.batch.touched.merge(looked.touched);
         if !self.batch.weights_changed {
-            self.rollouts.store(Arc::new(steer::views(&self.desired)));
+            self.show_rollouts();
         }
         self.finish_batch();
     }
@@ -257,6 +264,7 @@ impl Task {
                 let touched = self.desired.restore(state, Timestamp::from(SystemTime::now()));
                 self.batch.touched.merge(touched);
                 self.batch.weights_changed = true;
+                self.batch.quiet = true;
                 self.finish_batch();
                 let _ = reply.send(());
             }
@@ -264,6 +272,8 @@ impl Task {
                 if let Some(config) = self.frozen.take().and_then(|frozen| frozen.config) {
                     self.take_config(config);
                 }
+                // What could not begin meanwhile may.
+                self.batch.weights_changed = true;
             }
         }
     }
@@ -319,6 +329,10 @@ impl Task {
     fn log_weights(&self, route: &RouteName) {
         let Some(weights) = self.desired.weights(route) else { return };
         let Some(last) = weights.history().next_back() else { return };
+        // A rollout that left them as they were is told of as such.
+        if last.before == last.after {
+            return;
+        }
         self.telemetry.weights_changed(
             route,
             last.revision,
@@ -340,11 +354,15 @@ impl Task {
             let table = Arc::new(self.compiler.compile(&self.desired, &batch.touched, now));
             self.telemetry.table_published(table.generation(), table.routes().len(), started.elapsed());
             let before = self.table.swap(Arc::clone(&table));
+            moves::tell_of_endpoints(&before, &table, &self.telemetry);
             problems_changed |= batch.touched.everything || problems_differ(&before, &table);
         }
         if batch.weights_changed {
             self.saver.save(self.desired.to_saved());
-            self.rollouts.store(Arc::new(steer::views(&self.desired)));
+            let before = self.show_rollouts();
+            if !batch.quiet {
+                self.tell_of_rollouts(&before);
+            }
         }
         self.answer(batch.replies);
         if !self.readiness.is_complete() && self.desired.is_complete() {
@@ -352,6 +370,52 @@ impl Task {
         }
         if problems_changed {
             self.publish_problems();
+        }
+        if (batch.weights_changed || !batch.touched.is_empty()) && self.frozen.is_none() {
+            self.begin_rollouts();
+        }
+    }
+
+    /// Publishes what is shown of rollouts; what was shown before.
+    fn show_rollouts(&self) -> Arc<RolloutViews> {
+        let before = self.rollouts.load_full();
+        self.rollouts.store(Arc::new(steer::views(&self.desired, &before)));
+        before
+    }
+
+    fn tell_of_rollouts(&self, before: &RolloutViews) {
+        let (now, at) = (self.rollouts.load(), Timestamp::from(SystemTime::now()));
+        moves::tell_of_rollouts(before, &now, &self.desired, &self.telemetry, &self.hooks, at);
+    }
+
+    /// Begins the rollouts that begin by themselves, and notes whose pods are gone.
+    fn begin_rollouts(&mut self) {
+        let (table, at) = (self.table.load_full(), Timestamp::from(SystemTime::now()));
+        let mut changed = false;
+        for route in table.routes().iter().filter(|route| route.known) {
+            let Some(canary) = route.spec.rollout.as_ref().map(|rollout| &rollout.canary) else { continue };
+            let version = route.versions.iter().find(|version| version.name == *canary);
+            let (Some(version), Some(weights)) = (version, self.desired.weights(route.name())) else {
+                continue;
+            };
+            if version.members.is_empty() {
+                if weights.misses_that_canary_left(&route.spec) {
+                    self.desired.canary_is_gone(route.name());
+                    changed = true;
+                }
+            } else if weights.begins_by_itself(&route.spec)
+                && version.members.iter().any(|member| member.phase == EndpointPhase::Ready)
+            {
+                let touched = self.desired.begin_by_itself(route.name(), at);
+                changed |= !touched.is_empty();
+                self.log_weights(route.name());
+                self.batch.touched.merge(touched);
+            }
+        }
+        if changed {
+            self.batch.weights_changed = true;
+            // Ends: what has begun does not begin again.
+            self.finish_batch();
         }
     }
 
@@ -370,10 +434,22 @@ impl Task {
 
     fn publish_problems(&mut self) {
         let table = self.table.load();
-        let of_routes: BTreeSet<Problem> =
-            table.routes().iter().flat_map(|route| route.problems.iter().cloned()).collect();
-        of_routes.difference(&self.known_problems).for_each(|p| self.telemetry.problem_found(p));
-        self.known_problems.difference(&of_routes).for_each(|p| self.telemetry.problem_gone(p));
+        let mut of_routes = BTreeMap::new();
+        for route in table.routes() {
+            for problem in &route.problems {
+                of_routes.entry(problem.clone()).or_insert_with(|| route.name().clone());
+            }
+        }
+        for (problem, route) in
+            of_routes.iter().filter(|(problem, _)| !self.known_problems.contains_key(*problem))
+        {
+            self.telemetry.route_problem(route, problem, true);
+        }
+        for (problem, route) in
+            self.known_problems.iter().filter(|(problem, _)| !of_routes.contains_key(*problem))
+        {
+            self.telemetry.route_problem(route, problem, false);
+        }
         self.known_problems = of_routes;
         // Logged by those who told of them. Several watches may have one problem: it is shown once.
         let general: BTreeSet<Problem> =

@@ -161,6 +161,9 @@ tokens! {
         Overloaded = "overloaded",
         /// 503: the router stops, and `drain.timeout` passed before the answer came.
         DrainTimeout = "drain-timeout",
+        /// An event stream, a gRPC call or an upgraded connection was cut: its version was taken back, and
+        /// `rollout.abortDeadline` has passed.
+        TakenBack = "taken-back",
         /// 500: a fault of Serinus itself.
         Internal = "internal",
     }

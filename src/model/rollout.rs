@@ -98,6 +98,16 @@ pub struct Hook {
     pub retries: u8,
 }
 
+impl Hook {
+    /// Which one it is, for people: scheme, host and port. The rest of a URL may be a secret.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        let host = self.url.find("://").map_or(0, |at| at + 3);
+        let end = self.url.get(host..).and_then(|rest| rest.find(['/', '?'])).map(|end| host + end);
+        end.and_then(|end| self.url.get(..end)).unwrap_or(&self.url)
+    }
+}
+
 /// What a webhook is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,4 +120,36 @@ pub enum HookEvent {
     Promoted,
     /// The canary was taken back.
     RolledBack,
+}
+
+impl HookEvent {
+    /// The word for it, in configs, in metrics and in what is sent.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            HookEvent::Gate => "gate",
+            HookEvent::Step => "step",
+            HookEvent::Promoted => "promoted",
+            HookEvent::RolledBack => "rolledBack",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_of_a_hook_is_not_shown() {
+        let shown = |url: &str| {
+            let hook = Hook { url: url.to_owned(), on: Vec::new(), timeout: Duration::ZERO, retries: 0 };
+            hook.shown().to_owned()
+        };
+        assert_eq!(
+            shown("https://hooks.example.com:8443/T0/secret?token=x"),
+            "https://hooks.example.com:8443"
+        );
+        assert_eq!(shown("http://a?b"), "http://a");
+        assert_eq!(shown("http://[::1]:1"), "http://[::1]:1");
+    }
 }

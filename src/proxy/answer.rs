@@ -15,7 +15,10 @@ pub(super) const REASON_HEADER: &str = "X-Serinus-Reason";
 pub(super) fn status(reason: AnswerReason) -> u16 {
     match reason {
         AnswerReason::NoRoute => 404,
-        AnswerReason::NoEndpoints | AnswerReason::Overloaded | AnswerReason::DrainTimeout => 503,
+        AnswerReason::NoEndpoints
+        | AnswerReason::Overloaded
+        | AnswerReason::DrainTimeout
+        | AnswerReason::TakenBack => 503,
         AnswerReason::ConnectFailed | AnswerReason::UpstreamReset | AnswerReason::UpstreamProtocol => 502,
         AnswerReason::Timeout => 504,
         AnswerReason::BadRequest => 400,
@@ -38,6 +41,7 @@ fn text(reason: AnswerReason) -> &'static str {
         AnswerReason::NoEndpoints => "No pod is ready to take this request.",
         AnswerReason::Overloaded => "The router has no descriptor left for a connection to a pod.",
         AnswerReason::DrainTimeout => "The router has stopped, and waits no longer for the pod's answer.",
+        AnswerReason::TakenBack => "The version that served this was taken back.",
         AnswerReason::ConnectFailed => "No pod could be reached.",
         AnswerReason::UpstreamReset => "The pod ended the connection before it had answered.",
         AnswerReason::UpstreamProtocol => "The pod's answer was not HTTP.",

@@ -21,6 +21,7 @@ use super::answer::{self, Answer};
 use super::connect::{Connection, Wanted};
 use super::connection::Client;
 use super::failure::{self, Again, ConnectFailure, Failure};
+use super::lasting::Lasting;
 use super::mirror::Draft;
 use super::relay::{self, Limits, Relay, TOO_LARGE};
 use super::replay::Body;
@@ -374,6 +375,7 @@ async fn pass_on<D: Downstream>(
         relay.limits.end = None;
         relay.limits.pod_idle = routed.route.spec.traffic.timeouts.upgraded_idle;
         relay.limits.client_body = relay.limits.pod_idle;
+        relay.lasting = routed.version().map(|version| Lasting::one_of(&version.sessions));
     }
     relay.answer().await
 }

@@ -25,6 +25,9 @@ pub(super) enum Failure {
     /// The pod took too long.
     #[error("the pod took too long")]
     Timeout,
+    /// The version was taken back, and this connection lasted beyond the deadline (semantics §5.6).
+    #[error("the version was taken back, and connections that last end with it")]
+    TakenBack,
     /// It answered with a status for which the route tries another pod, and there is leave to.
     #[error("the pod answered {0}")]
     Status(u16),
@@ -72,7 +75,7 @@ impl Failure {
             Self::Connect(_) | Self::Upstream(UpstreamError::NotTaken) => Again::NotSeen,
             Self::Upstream(UpstreamError::NoAnswer) if method.is_idempotent() => Again::WithinBudget,
             Self::Status(_) => Again::Granted,
-            Self::Client(_) | Self::Upstream(_) | Self::Timeout => Again::Never,
+            Self::Client(_) | Self::Upstream(_) | Self::Timeout | Self::TakenBack => Again::Never,
         }
     }
 
@@ -85,7 +88,12 @@ impl Failure {
             {
                 Again::WithinBudget
             }
-            Self::Client(_) | Self::Connect(_) | Self::Upstream(_) | Self::Timeout | Self::Status(_) => {
+            Self::Client(_)
+            | Self::Connect(_)
+            | Self::Upstream(_)
+            | Self::Timeout
+            | Self::Status(_)
+            | Self::TakenBack => {
                 self.again(method)
             }
         }
@@ -94,7 +102,10 @@ impl Failure {
     /// How the pod failed; nothing when the fault is not its own.
     pub(super) fn kind(&self) -> Option<FailureKind> {
         match self {
-            Self::Client(_) | Self::Status(_) | Self::Connect(ConnectFailure::Shortage(_)) => None,
+            Self::Client(_)
+            | Self::Status(_)
+            | Self::TakenBack
+            | Self::Connect(ConnectFailure::Shortage(_)) => None,
             Self::Connect(_) => Some(FailureKind::Connect),
             Self::Timeout => Some(FailureKind::Timeout),
             Self::Upstream(UpstreamError::Protocol(_)) => Some(FailureKind::Protocol),
@@ -107,7 +118,7 @@ impl Failure {
     /// What it says of the pod. `reused`: the connection had served another request before.
     pub(super) fn outcome(&self, reused: bool) -> AttemptOutcome {
         match self {
-            Self::Client(_) => AttemptOutcome::Abandoned,
+            Self::Client(_) | Self::TakenBack => AttemptOutcome::Abandoned,
             Self::Connect(ConnectFailure::Refused) => AttemptOutcome::Refused,
             // This machine has no descriptor for it: nothing is known of the pod.
             Self::Connect(ConnectFailure::Shortage(_)) => AttemptOutcome::Abandoned,
@@ -131,6 +142,7 @@ impl Failure {
             Self::Client(ClientError::Refused(refused)) => Some(answer_to(*refused)),
             Self::Connect(ConnectFailure::Shortage(_)) => Some((503, AnswerReason::Overloaded)),
             Self::Connect(_) => Some((502, AnswerReason::ConnectFailed)),
+            Self::TakenBack => Some((503, AnswerReason::TakenBack)),
             Self::Timeout | Self::Status(_) => Some((504, AnswerReason::Timeout)),
             Self::Upstream(UpstreamError::Protocol(_)) => Some((502, AnswerReason::UpstreamProtocol)),
             Self::Upstream(_) => Some((502, AnswerReason::UpstreamReset)),

@@ -16,6 +16,7 @@ mod failure;
 mod gateway;
 mod headers;
 mod health;
+mod lasting;
 mod listener;
 mod mirror;
 mod pool;

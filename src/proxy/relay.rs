@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::wire::{Alarm, ClientError, Downstream, Length, Piece, Refused, ResponseHead, Upstream};
 
 use super::failure::Failure;
+use super::lasting::Lasting;
 use super::mirror::Digest;
 use super::replay::Body;
 
@@ -48,6 +49,10 @@ pub(super) struct Relay<'a, D, U> {
     waiting: (usize, usize),
     /// Bytes go both ways, and each way has an end of its own.
     upgraded: bool,
+    /// It lasts, until its version is taken back.
+    pub(super) lasting: Option<Lasting>,
+    /// Its version was taken back: the end is that of its time.
+    taken_back: bool,
     /// How many bytes of the answer's body came.
     pub(super) answered: u64,
     /// Of the answer's body, where it is to be compared with that of a copy.
@@ -83,6 +88,8 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
             moved: Instant::now(),
             waiting: (0, 0),
             upgraded: false,
+            lasting: None,
+            taken_back: false,
             answered: 0,
             digest: None,
         }
@@ -134,13 +141,18 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
         self.moved = Instant::now();
         let mut ended = false;
         poll_fn(|cx| {
+            self.heed(cx);
             self.look();
             if !self.sent {
                 match self.poll_send(cx) {
                     // The pod that answered need not take the rest.
                     Ok(_)
                     | Err(
-                        Failure::Upstream(_) | Failure::Timeout | Failure::Connect(_) | Failure::Status(_),
+                        Failure::Upstream(_)
+                        | Failure::Timeout
+                        | Failure::Connect(_)
+                        | Failure::Status(_)
+                        | Failure::TakenBack,
                     ) => {}
                     Err(Failure::Client(error)) => return Poll::Ready(Err(Failure::Client(error))),
                 }
@@ -200,13 +212,23 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
         self.waiting = now;
     }
 
+    /// Looks whether its version was taken back.
+    fn heed(&mut self, cx: &mut Context<'_>) {
+        if let Some(end) = self.lasting.as_mut().and_then(|lasting| lasting.poll_end(cx)) {
+            self.lasting = None;
+            self.limits.end = Some(end);
+            self.taken_back = true;
+        }
+    }
+
     /// Ready with the failure when nothing has moved for so long, or the end has come.
     fn overdue(&mut self, cx: &mut Context<'_>, span: Duration, failure: Failure) -> Poll<Failure> {
         let at = self.moved + span;
         match self.limits.end {
             Some(end) if end < at => {
                 self.alarm.set(Some(end));
-                self.alarm.poll(cx).map(|()| Failure::Timeout)
+                let failure = if self.taken_back { Failure::TakenBack } else { Failure::Timeout };
+                self.alarm.poll(cx).map(|()| failure)
             }
             _ => {
                 self.alarm.set(Some(at));

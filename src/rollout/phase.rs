@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{RolloutSpec, Share, Timestamp};
+use crate::model::{RolloutSpec, Share, Timestamp, VersionName};
 
 use super::Judge;
 
@@ -39,6 +39,9 @@ pub enum PausedBy {
 }
 
 impl Phase {
+    /// What [`Self::token`] may be.
+    pub const TOKENS: [&str; 5] = ["running", "paused", "succeeded", "rolled-back", "aborted"];
+
     /// The word for it in the API, in `status` and in metrics.
     #[must_use]
     pub fn token(self) -> &'static str {
@@ -51,11 +54,6 @@ impl Phase {
         }
     }
 
-    /// Whether the canary was taken back.
-    #[must_use]
-    pub fn is_taken_back(self) -> bool {
-        matches!(self, Phase::RolledBack | Phase::Aborted)
-    }
 
     /// Whether it can still change.
     #[must_use]
@@ -68,6 +66,8 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
+    /// The version that is rolled out: the config may name another by now.
+    pub version: VersionName,
     /// Where it is.
     pub phase: Phase,
     /// The place of its step among the steps, from 0.
@@ -122,6 +122,12 @@ pub enum AskedError {
     /// It is paused already.
     #[error("the rollout is paused already: `rollout resume` lets it go on")]
     Paused,
+    /// Its step asks for a promote at its end, which has come.
+    #[error("step {step} has ended and waits for a promote: `rollout promote` goes on")]
+    WaitsForPromote {
+        /// Its step, from 1.
+        step: usize,
+    },
 }
 
 /// What a rollout does next. Whoever carries it out makes a revision of it, with these words as its reason.
@@ -178,6 +184,7 @@ impl Rollout {
     #[must_use]
     pub fn begin(spec: &RolloutSpec, at: Timestamp) -> Self {
         Self {
+            version: spec.canary.clone(),
             phase: Phase::Running,
             step: 0,
             held_ms: 0,
@@ -186,6 +193,12 @@ impl Rollout {
             reason: format!("step 1 of {}", spec.steps.len()),
             judge: Judge::default(),
         }
+    }
+
+    /// Whether it ended with nothing for its version, whose sessions end too (semantics §5.6).
+    #[must_use]
+    pub fn was_taken_back(&self) -> bool {
+        matches!(self.phase, Phase::RolledBack | Phase::Aborted)
     }
 
     /// How long its step has been judged.
@@ -198,7 +211,11 @@ impl Rollout {
     ///
     /// # Errors
     /// When that is not to be had in its phase.
-    pub fn ask(current: Option<&Rollout>, spec: &RolloutSpec, asked: Asked) -> Result<Transition, AskedError> {
+    pub fn ask(
+        current: Option<&Rollout>,
+        spec: &RolloutSpec,
+        asked: Asked,
+    ) -> Result<Transition, AskedError> {
         let active = current.filter(|rollout| rollout.phase.is_active());
         let steps = spec.steps.len();
         let to = |step: usize, reason: String| {
@@ -211,13 +228,18 @@ impl Rollout {
             (_, None) => Err(AskedError::NotActive),
             (Asked::Pause, Some(rollout)) => match rollout.phase {
                 Phase::Paused(_) => Err(AskedError::Paused),
-                _ => Ok(Transition::Pause(PausedBy::Somebody, "paused".to_owned())),
+                Phase::Running | Phase::Succeeded | Phase::RolledBack | Phase::Aborted => {
+                    Ok(Transition::Pause(PausedBy::Somebody, "paused".to_owned()))
+                }
             },
             (Asked::Resume, Some(rollout)) => match rollout.phase {
+                Phase::Paused(PausedBy::Step) => Err(AskedError::WaitsForPromote { step: rollout.step + 1 }),
                 Phase::Paused(_) => {
                     Ok(to(rollout.step, format!("resumed: step {} of {steps}", rollout.step + 1)))
                 }
-                _ => Err(AskedError::NotPaused),
+                Phase::Running | Phase::Succeeded | Phase::RolledBack | Phase::Aborted => {
+                    Err(AskedError::NotPaused)
+                }
             },
             (Asked::Promote, Some(rollout)) => Ok(match rollout.step + 1 {
                 next if next < steps => to(next, format!("promoted: step {} of {steps}", next + 1)),
@@ -244,6 +266,11 @@ impl Rollout {
                 return;
             }
             Transition::Step { step, reason, .. } => {
+                if self.phase == Phase::Paused(PausedBy::Verdict) {
+                    // Somebody saw the verdict and goes on all the same: with it in mind it would pause again at once.
+                    self.judge = Judge::default();
+                    self.held_ms = 0;
+                }
                 if *step != self.step {
                     self.step = *step;
                     self.held_ms = 0;

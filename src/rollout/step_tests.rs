@@ -1,9 +1,9 @@
+//! What a rollout does next, and what people may ask of it.
+
 use std::time::Duration;
 
 use super::*;
-use crate::model::{
-    AttemptClass, Counts, Guard, Placement, RolloutStep, Side, Sides, Sighting, Timestamp,
-};
+use crate::model::{AttemptClass, Counts, Guard, Placement, RolloutStep, Side, Sides, Sighting, Timestamp};
 use crate::rollout::{Asked, AskedError};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -94,10 +94,10 @@ impl World {
 }
 
 fn stays(transition: &Transition, wanted: &str) {
-    match transition {
-        Transition::Stay(why) => assert!(why.contains(wanted), "{why}"),
-        other => panic!("{other:?} instead of staying because {wanted}"),
-    }
+    let Transition::Stay(why) = transition else {
+        panic!("{transition:?} instead of staying because {wanted}")
+    };
+    assert!(why.contains(wanted), "{why}");
 }
 
 #[test]
@@ -114,10 +114,16 @@ fn a_good_canary_comes_to_the_end_step_by_step() {
         }
     );
     world.good_minute();
-    let paused = Transition::Pause(PausedBy::Step, "step 2 of 3 ended well and waits for a promote".to_owned());
+    let paused =
+        Transition::Pause(PausedBy::Step, "step 2 of 3 ended well and waits for a promote".to_owned());
     assert_eq!(world.go(), paused);
     world.good_minute();
     stays(&world.go(), "waits for a promote");
+    assert_eq!(
+        world.ask(Asked::Resume),
+        Err(AskedError::WaitsForPromote { step: 2 }),
+        "it would pause again at once"
+    );
     assert!(matches!(world.ask(Asked::Promote), Ok(Transition::Step { step: 2, .. })));
     world.good_minute();
     assert_eq!(world.go(), Transition::Succeed("all 3 steps ended well".to_owned()));
@@ -132,7 +138,9 @@ fn s5_4_fail_takes_it_back_in_any_phase() {
     world.bad_second();
     // Neither a leader, nor readiness, nor a hold is waited for.
     (world.ready, world.live, world.leads) = (false, false, false);
-    assert!(matches!(world.go(), Transition::RollBack(why) if why.starts_with("rolled back: v2 failed 50 of 50")));
+    assert!(
+        matches!(world.go(), Transition::RollBack(why) if why.starts_with("rolled back: v2 failed 50 of 50"))
+    );
     assert_eq!(world.rollout.phase, Phase::RolledBack);
 
     let mut world = World::new();
@@ -145,6 +153,10 @@ fn s5_4_fail_takes_it_back_in_any_phase() {
     world.bad_second();
     assert!(matches!(world.go(), Transition::Pause(PausedBy::Verdict, _)));
     stays(&world.go(), "paused: v2 failed");
+    world.ask(Asked::Resume).unwrap();
+    stays(&world.go(), "at 1 % for 1m more");
+    world.bad_second();
+    assert!(matches!(world.go(), Transition::Pause(PausedBy::Verdict, _)), "judged anew");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The test: what it thinks of good and of bad canaries.
+
 use super::*;
 
 /// A small generator, so that every run is the same: xorshift64* (S. Vigna, 2016).

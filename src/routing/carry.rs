@@ -18,7 +18,7 @@ use super::table::Member;
 use super::tally::Tally;
 use super::usable::Usable;
 use super::users::Users;
-use super::{Endpoint, Evidence, RetryBudget, Standing};
+use super::{Endpoint, Evidence, RetryBudget, Sessions, Standing};
 
 /// What makes an endpoint the same one: where it is, and how it is spoken to. Two ports of a Service may lead to the same
 /// address and speak differently, and two routes may ask for different certificates.
@@ -89,6 +89,8 @@ pub(super) struct CarriedRoute {
     pub(super) mirror: CarriedMirror,
     /// What is seen of the rollout that began then.
     evidence: Option<(Timestamp, Arc<Evidence>)>,
+    /// The rollout, by when it began, whose version was taken back; its sessions were told.
+    taken_back: Option<Timestamp>,
     /// Its versions, in the order of the spec.
     names: Vec<VersionName>,
     /// How its users were dealt.
@@ -103,6 +105,7 @@ pub(super) struct CarriedRoute {
 #[derive(Debug, Default)]
 pub(super) struct CarriedVersion {
     pub(super) tally: Arc<Tally>,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) turn: Arc<AtomicUsize>,
     /// Where its own requests stand against those that fall to it from versions without a usable endpoint.
     pub(super) origin: Arc<Place>,
@@ -172,6 +175,16 @@ impl CarriedRoute {
         };
         let kept = self.evidence.take().filter(same).unwrap_or_else(|| (began, Arc::new(Evidence::new(canary, slow))));
         Some(Arc::clone(&self.evidence.insert(kept).1))
+    }
+
+    /// The version of the rollout that began then was taken back: what lasts of its connections ends by then, those that come
+    /// later do not. Once for each rollout.
+    pub(super) fn take_back(&mut self, version: &VersionName, began: Timestamp, end: Moment) {
+        if self.taken_back.replace(began) != Some(began)
+            && let Some(version) = self.versions.get_mut(version)
+        {
+            std::mem::take(&mut version.sessions).end_by(end);
+        }
     }
 
     /// Whether it was known before, so that an endpoint that is new now has just come up. Then as now.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{
     BackendRef, Generation, HostMatch, Moment, OnEmpty, Problem, RouteName, RouteSpec, ServiceKey, Share,
@@ -100,6 +101,7 @@ impl Compiler {
         let weights = desired.weights(&spec.name);
         let revision = weights.map(|w| w.revision()).unwrap_or_default();
         let mut carried = self.carried.remove(&spec.name).unwrap_or_default();
+        take_back(spec, weights, &mut carried, now);
         let _gone = carried.fit(spec, revision);
         let members = self.members(spec, &assigned, &mut carried);
         let (found, last_resort) = usable(&members, &spec.traffic);
@@ -201,6 +203,7 @@ fn versions<'a>(
             begun_before: carried.begun_before,
             users: carried.users(spec),
             tally: Arc::clone(&carried.tally),
+            sessions: Arc::clone(&carried.sessions),
             balancer: Balancer {
                 balance: spec.balance.clone(),
                 turn: Arc::clone(&carried.turn),
@@ -221,10 +224,19 @@ fn versions<'a>(
 
 /// The place of the version that the last rollout took back, as long as nobody has given it a weight since (semantics §5.6).
 fn taken_back(spec: &RouteSpec, weights: Option<&RouteWeights>, asked: &[Share]) -> Option<usize> {
-    weights?.rollout().filter(|rollout| rollout.phase.is_taken_back())?;
-    let canary = &spec.rollout.as_ref()?.canary;
+    let canary = &weights?.rollout().filter(|rollout| rollout.was_taken_back())?.version;
     let place = spec.versions.iter().position(|version| version.name == *canary)?;
     asked.get(place).is_some_and(|share| *share == Share::ZERO).then_some(place)
+}
+
+/// How long connections that last may go on at a version that was taken back where the config does not say so any more.
+const ABORT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Ends what lasts of the connections to a version that its rollout took back (semantics §5.6).
+fn take_back(spec: &RouteSpec, weights: Option<&RouteWeights>, carried: &mut CarriedRoute, now: Moment) {
+    let Some(rollout) = weights.and_then(RouteWeights::rollout).filter(|last| last.was_taken_back()) else { return };
+    let deadline = spec.rollout.as_ref().map_or(ABORT_DEADLINE, |rollout| rollout.abort_deadline);
+    carried.take_back(&rollout.version, rollout.started, now.after(deadline));
 }
 
 /// How TLS is spoken with the pods of a version, with the name that their certificates must have.

@@ -25,6 +25,7 @@ mod request_view;
 mod rules;
 #[cfg(test)]
 mod samples;
+mod sessions;
 mod slow_start;
 mod split;
 mod standing;
@@ -42,6 +43,7 @@ pub use hash::hash_key;
 pub use matcher::{Matched, MatchedBy, Matcher, RouteIndex};
 pub use request_view::RequestView;
 pub use mirror::{Likeness, MirrorPlace, MirrorSnapshot, MirrorTally, Mirroring};
+pub use sessions::{Bell, Sessions};
 pub use split::{Drawn, Place, Split};
 pub use standing::{AttemptOutcome, Standing};
 pub use table::{Choice, EndpointState, Member, Placed, Route, RoutingTable, Unassigned, Version};

@@ -16,7 +16,7 @@ use super::matcher::{Matched, Matcher, RouteIndex};
 use super::split::{Drawn, Place, Split};
 use super::tally::Tally;
 use super::users::Users;
-use super::{AttemptOutcome, Endpoint, Evidence, InFlight, Mirroring, RetryBudget, Standing};
+use super::{AttemptOutcome, Endpoint, Evidence, InFlight, Mirroring, RetryBudget, Sessions, Standing};
 
 /// Everything that routing a request needs; replaced as a whole.
 #[derive(Clone, Debug, Default)]
@@ -176,6 +176,8 @@ pub struct Version {
     pub(super) drawn: Share,
     /// What is counted of it.
     pub tally: Arc<Tally>,
+    /// What its connections that last have in common.
+    pub sessions: Arc<Sessions>,
     /// All its endpoints, whatever their state.
     pub members: Vec<Member>,
     pub(super) candidates: Vec<Arc<Standing>>,

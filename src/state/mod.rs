@@ -252,6 +252,21 @@ impl Desired {
         touched_route(&spec.name, outcome)
     }
 
+    /// Pods of the version that a route rolls out are ready: see `rollout.auto`.
+    pub fn begin_by_itself(&mut self, route: &RouteName, at: Timestamp) -> Touched {
+        let Ok((spec, weights)) = self.route_mut(route.as_str()) else { return Touched::default() };
+        let outcome = weights.begin_by_itself(&spec, at);
+        self.note_rollout(&spec.name);
+        touched_route(&spec.name, outcome)
+    }
+
+    /// The version that a route rolls out has no pod at all.
+    pub fn canary_is_gone(&mut self, route: &RouteName) {
+        if let Ok((spec, weights)) = self.route_mut(route.as_str()) {
+            weights.canary_is_gone(&spec);
+        }
+    }
+
     /// The routes with a rollout under way.
     #[must_use]
     pub fn under_way(&self) -> Vec<RouteName> {

@@ -1,14 +1,17 @@
 //! The weights of a route, and how they came to be (contract §4).
 
+mod rollouts;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Revision, RolloutSpec, RouteName, RouteSpec, Share, Timestamp, VersionName};
-use crate::rollout::{Asked, AskedError, PausedBy, Phase, Rollout, Transition};
+use crate::model::{Revision, RouteName, RouteSpec, Share, Timestamp, VersionName};
+use crate::rollout::{AskedError, PausedBy, Phase, Rollout, Transition};
 
+use self::rollouts::{DROPPED, give};
 use super::Request;
 use super::saved::SavedRoute;
 
@@ -94,8 +97,8 @@ pub enum WeightsError {
         /// What is kept, oldest first.
         kept: Vec<Revision>,
     },
-    /// There is no revision before the one in force.
-    #[error("nothing to undo: revision {0} is the only one")]
+    /// There is no revision with other weights before the one in force.
+    #[error("nothing to undo: no revision before {0} has other weights")]
     NothingToUndo(Revision),
     /// The route has no rollout.
     #[error("route `{0}` has no rollout: give it `rollout: {{steps: […]}}` in the config")]
@@ -139,6 +142,8 @@ pub struct RouteWeights {
     history: VecDeque<RevisionEntry>,
     /// Its last rollout.
     rollout: Option<Rollout>,
+    /// Since that ended, its version had no pod at all.
+    canary_left: bool,
     /// As it was last saved, so that saving costs nothing for the routes that did not change.
     last_saved: Option<Arc<SavedRoute>>,
 }
@@ -166,102 +171,28 @@ impl RouteWeights {
     pub(super) fn adopt_file(&mut self, spec: &RouteSpec, at: Timestamp) -> Outcome {
         let in_file = without_zeros(&spec.weights());
         let first = self.revision == Revision(0);
+        let dropped = self.drop_rollout(spec, at);
         let (split, reason) = if first || in_file != self.file {
             (spec.weights(), None)
         } else {
-            let (split, lost) = self.fitted(spec);
-            let reason = (!lost.is_empty()).then(|| format!("{} left the config", lost.join(", ")));
-            (split, reason)
+            let (mut split, lost) = self.fitted(spec);
+            let mut reasons = Vec::new();
+            if let Some(canary) = &dropped {
+                // As whenever a rollout is aborted.
+                give(&mut split, canary, Share::ZERO);
+                reasons.push(DROPPED.to_owned());
+            }
+            if !lost.is_empty() {
+                reasons.push(format!("{} left the config", lost.join(", ")));
+            }
+            (split, (!reasons.is_empty()).then(|| reasons.join("; ")))
         };
         if self.file != in_file {
             self.file = in_file;
             self.last_saved = None;
         }
         let request = Request { source: Source::File, who: None, reason, expected: None, at };
-        self.fit_rollout(spec, at);
         self.change_by_hand(split, request)
-    }
-
-    /// The last rollout: the one under way, if one is.
-    #[must_use]
-    pub fn rollout(&self) -> Option<&Rollout> {
-        self.rollout.as_ref()
-    }
-
-    /// The rollout under way, to be told what was seen.
-    pub(super) fn judged(&mut self) -> Option<&mut Rollout> {
-        let rollout = self.rollout.as_mut().filter(|rollout| rollout.phase.is_active())?;
-        self.last_saved = None;
-        Some(rollout)
-    }
-
-    /// Does what somebody asks of the rollout.
-    pub(super) fn ask(
-        &mut self,
-        spec: &RouteSpec,
-        asked: Asked,
-        mut request: Request,
-    ) -> Result<Outcome, WeightsError> {
-        self.expect(&request)?;
-        let rollout = spec.rollout.as_ref().ok_or_else(|| WeightsError::NoRollout(spec.name.clone()))?;
-        let transition = Rollout::ask(self.rollout.as_ref(), rollout, asked)?;
-        if matches!(transition, Transition::Step { .. }) {
-            self.only_two(spec, rollout)?;
-        }
-        if let (Some(reason), Some(words)) = (request.reason.take(), transition.reason()) {
-            request.reason = Some(format!("{words}: {reason}"));
-        }
-        if asked == Asked::Start {
-            self.rollout = Some(Rollout::begin(rollout, request.at));
-        }
-        Ok(self.go(spec, rollout, &transition, request))
-    }
-
-    /// Makes the transition that a verdict or the time brought about.
-    pub(super) fn go_on(&mut self, spec: &RouteSpec, transition: &Transition, at: Timestamp) -> Outcome {
-        let Some(rollout) = &spec.rollout else { return Outcome::Unchanged };
-        let request = Request { source: Source::Rollout, who: None, reason: None, expected: None, at };
-        self.go(spec, rollout, transition, request)
-    }
-
-    /// Another version with a share would make the two of a rollout hard to compare.
-    fn only_two(&self, spec: &RouteSpec, rollout: &RolloutSpec) -> Result<(), WeightsError> {
-        let (split, _) = self.fitted(spec);
-        let third = split.iter().skip(1).find(|(name, share)| *share > Share::ZERO && *name != rollout.canary);
-        third.map_or(Ok(()), |(name, _)| Err(WeightsError::ThirdVersion(name.clone())))
-    }
-
-    fn go(
-        &mut self,
-        spec: &RouteSpec,
-        rollout: &RolloutSpec,
-        transition: &Transition,
-        mut request: Request,
-    ) -> Outcome {
-        let Some(current) = self.rollout.as_mut() else { return Outcome::Unchanged };
-        current.become_of(transition, request.at);
-        self.last_saved = None;
-        let Some(words) = transition.reason() else { return Outcome::Unchanged };
-        request.reason = request.reason.or_else(|| Some(words.to_owned()));
-        let (mut split, _) = self.fitted(spec);
-        if let Some(weight) = transition.weight() {
-            let others = split.iter().skip(1).filter(|(name, _)| *name != rollout.canary);
-            let others: u32 = others.map(|(_, share)| share.millionths()).sum();
-            // `only_two` saw to it that the others have nothing, and whatever they have since got is theirs.
-            let most = Share::from_millionths(Share::DENOMINATOR.saturating_sub(others)).unwrap_or_default();
-            let weight = weight.min(most);
-            let stable = Share::from_millionths(most.millionths() - weight.millionths()).unwrap_or_default();
-            for (i, (name, share)) in split.iter_mut().enumerate() {
-                if i == 0 {
-                    *share = stable;
-                } else if *name == rollout.canary {
-                    *share = weight;
-                }
-            }
-        }
-        // Each transition is a revision, also where the weights stay.
-        self.revise(split, request);
-        Outcome::Changed
     }
 
     /// Weights that somebody sets while a rollout is under way: the latest change wins, and the rollout waits.
@@ -275,19 +206,6 @@ impl RouteWeights {
             rollout.become_of(&Transition::Pause(PausedBy::Weights, words.to_owned()), at);
         }
         outcome
-    }
-
-    /// The config changed: a rollout that it does not know any more ends.
-    fn fit_rollout(&mut self, spec: &RouteSpec, at: Timestamp) {
-        let Some(current) = self.rollout.as_mut().filter(|rollout| rollout.phase.is_active()) else { return };
-        match &spec.rollout {
-            Some(rollout) if current.step < rollout.steps.len() => {}
-            _ => {
-                let words = "aborted: the config has no such rollout any more".to_owned();
-                current.become_of(&Transition::Abort(words), at);
-                self.last_saved = None;
-            }
-        }
     }
 
     pub(super) fn set(
@@ -315,7 +233,14 @@ impl RouteWeights {
                     kept: self.history.iter().map(|e| e.revision).collect(),
                 }
             })?,
-            None => self.history.iter().rev().nth(1).ok_or(WeightsError::NothingToUndo(self.revision))?,
+            None => {
+                // Not those of a rollout that left the weights as they were.
+                let now = self.split.iter().cloned().collect();
+                let other =
+                    |entry: &&RevisionEntry| without_zeros_map(&entry.after) != without_zeros_map(&now);
+                let earlier = self.history.iter().rev().skip(1).find(other);
+                earlier.ok_or(WeightsError::NothingToUndo(self.revision))?
+            }
         };
         let known = |name: &VersionName| spec.versions.iter().any(|v| v.name == *name);
         let stable = spec.versions.first().map(|v| &v.name);
@@ -460,7 +385,7 @@ impl RouteWeights {
     }
 
     pub(super) fn from_saved(saved: &Arc<SavedRoute>) -> Self {
-        let SavedRoute { revision, weights, file, history, rollout } = saved.as_ref().clone();
+        let SavedRoute { revision, weights, file, history, rollout, canary_left } = saved.as_ref().clone();
         // The order of the versions, and the sum, are the spec's matter: `fitted` sees to both.
         Self {
             revision,
@@ -468,6 +393,7 @@ impl RouteWeights {
             file,
             history: history.into(),
             rollout,
+            canary_left,
             last_saved: None,
         }
     }
@@ -481,6 +407,7 @@ impl RouteWeights {
                 file: self.file.clone(),
                 history: self.history.iter().cloned().collect(),
                 rollout: self.rollout.clone(),
+                canary_left: self.canary_left,
             })
         });
         self.last_saved = Some(Arc::clone(&saved));

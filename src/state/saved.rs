@@ -44,6 +44,9 @@ pub struct SavedRoute {
     /// The last rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// Since that ended, its version had no pod at all: pods that come now are another release's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary_left: bool,
 }
 
 impl SavedRoute {

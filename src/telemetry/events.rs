@@ -6,6 +6,7 @@ use crate::model::{Generation, Problem, Revision, RouteName, Share, VersionName}
 
 use super::Telemetry;
 use super::metrics::{FAILURE, SUCCESS};
+use super::news::News;
 
 impl Telemetry {
     /// A routing table was compiled and published.
@@ -20,12 +21,14 @@ impl Telemetry {
     pub fn config_loaded(&self, file: &str, routes: usize) {
         self.reloads.with_label_values(&[SUCCESS]).inc();
         tracing::info!(file, routes, "config loaded");
+        self.tell(|| News::Config { accepted: true, routes: Some(routes), errors: None });
     }
 
     /// The config file was read and refused; what ran before goes on.
     pub fn config_refused(&self, file: &str, errors: &str) {
         self.reloads.with_label_values(&[FAILURE]).inc();
         tracing::error!(file, errors, "config refused; the one before stays in force: correct the file");
+        self.tell(|| News::Config { accepted: false, routes: None, errors: Some(errors.to_owned()) });
     }
 
     /// A route's weights changed.
@@ -38,8 +41,16 @@ impl Telemetry {
         who: Option<&str>,
         reason: Option<&str>,
     ) {
-        let weights = show(weights);
-        tracing::info!(%route, %revision, weights, %source, who, reason, "weights changed");
+        let shown = show(weights);
+        tracing::info!(%route, %revision, weights = shown, %source, who, reason, "weights changed");
+        self.tell(|| News::Weights {
+            route: route.clone(),
+            revision,
+            source: source.to_string(),
+            who: who.map(ToOwned::to_owned),
+            weights: weights.to_vec(),
+            reason: reason.map(ToOwned::to_owned),
+        });
     }
 
     /// A route came with the config, and has weights from before that differ from the file's.
@@ -54,14 +65,34 @@ impl Telemetry {
         tracing::info!(%route, %revision, weights, in_file, "weights of an earlier change are in force, not the file's");
     }
 
-    /// A route has a problem that it did not have before.
+    /// There is a problem that was not there before.
     pub fn problem_found(&self, problem: &Problem) {
-        tracing::warn!(remedy = problem.remedy, "{}", problem.message);
+        self.problem(None, problem, true);
     }
 
     /// A problem is gone.
     pub fn problem_gone(&self, problem: &Problem) {
-        tracing::info!("no longer: {}", problem.message);
+        self.problem(None, problem, false);
+    }
+
+    /// A route has a problem that it did not have before, or has it no more.
+    pub fn route_problem(&self, route: &RouteName, problem: &Problem, there: bool) {
+        self.problem(Some(route), problem, there);
+    }
+
+    fn problem(&self, route: Option<&RouteName>, problem: &Problem, there: bool) {
+        let Problem { message, remedy } = problem;
+        if there {
+            tracing::warn!(remedy, "{message}");
+        } else {
+            tracing::info!("no longer: {message}");
+        }
+        self.tell(|| News::Problem {
+            route: route.cloned(),
+            there,
+            message: message.clone(),
+            remedy: remedy.clone(),
+        });
     }
 
     /// A listener cannot accept connections, for something is lacking.

@@ -11,6 +11,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::AccessLog;
 use super::connection_events::RefusalLines;
 use super::line_limit::LineLimit;
+use super::news::Teller;
 use crate::model::ConnectionRefusal;
 
 /// `serinus_requests_total`: route, version, code, reason.
@@ -54,6 +55,21 @@ pub const ENDPOINTS: Name = Name("serinus_endpoints", "Endpoints of a version, b
 pub const EJECTIONS: Name = Name("serinus_ejections_total", "Times an endpoint was set aside, by reason.");
 /// `serinus_active_requests`: route, version.
 pub const ACTIVE_REQUESTS: Name = Name("serinus_active_requests", "Requests being served.");
+/// `serinus_rollout_phase`: route, phase.
+pub const ROLLOUT_PHASE: Name =
+    Name("serinus_rollout_phase", "1 for the phase that the route's last rollout is in, 0 for the others.");
+/// `serinus_rollout_step`: route.
+pub const ROLLOUT_STEP: Name = Name("serinus_rollout_step", "The step of the route's last rollout, from 1.");
+/// `serinus_rollout_e_value_log10`: route, test.
+pub const ROLLOUT_E_VALUE: Name = Name(
+    "serinus_rollout_e_value_log10",
+    "The decimal logarithm of the e-value: how strongly what was seen speaks against the version.",
+);
+/// `serinus_rollout_e_value_threshold_log10`: route.
+pub const ROLLOUT_THRESHOLD: Name = Name(
+    "serinus_rollout_e_value_threshold_log10",
+    "The version fails when the decimal logarithm of an e-value is beyond this.",
+);
 /// `serinus_route_problems`: route.
 pub const PROBLEMS: Name = Name("serinus_route_problems", "Problems of a route that `status` shows.");
 
@@ -101,6 +117,8 @@ pub struct Telemetry {
     access_log: OnceLock<ErrorCounter>,
     pub(super) endpoint_lines: LineLimit,
     pub(super) refusal_lines: RefusalLines,
+    pub(super) hooks: IntCounterVec,
+    pub(super) teller: Teller,
 }
 
 /// The `result` of what went well.
@@ -116,6 +134,13 @@ fn compile_seconds() -> Result<Histogram, prometheus::Error> {
     Histogram::with_opts(
         HistogramOpts::new("serinus_table_compile_seconds", help).buckets(COMPILE_BUCKETS.to_vec()),
     )
+}
+
+fn hook_calls(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Calls of the webhooks of rollouts, by what for and by how they ended.";
+    let calls = IntCounterVec::new(Opts::new("serinus_rollout_hooks_total", help), &["event", "result"])?;
+    registry.register(Box::new(calls.clone()))?;
+    Ok(calls)
 }
 
 fn dropped_lines() -> Result<IntCounter, prometheus::Error> {
@@ -196,6 +221,8 @@ impl Telemetry {
             access_log: OnceLock::new(),
             endpoint_lines: LineLimit::of(ENDPOINT_LINES),
             refusal_lines: RefusalLines::default(),
+            hooks: hook_calls(&registry)?,
+            teller: Teller::default(),
             registry,
         })
     }

@@ -11,6 +11,8 @@ mod events;
 mod line_limit;
 mod logs;
 pub mod metrics;
+mod news;
+mod rollout_events;
 mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
@@ -18,3 +20,4 @@ pub use connection_events::RefusedConnection;
 pub use endpoint_events::EndpointNote;
 pub use logs::{LogFormat, Logs, init as init_logs};
 pub use metrics::Telemetry;
+pub use news::{Item, News, RolloutNews};

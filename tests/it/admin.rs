@@ -367,7 +367,7 @@ async fn history_and_undo() {
         async move { call(address, "POST /api/v1/routes/shop/undo", &headers, body).await }
     };
     let detail = undo("").await.problem(409, "nothing-to-undo");
-    assert!(detail.contains("revision 1 is the only one"), "{detail}");
+    assert!(detail.contains("no revision before 1 has other weights"), "{detail}");
     router.json("PUT /api/v1/routes/shop/weights", &json!({"weights": {"v2": 5}, "reason": "a\nb"})).await;
     router.put(json!({"v2": 50})).await;
     let back = undo("").await;
@@ -828,6 +828,7 @@ async fn the_document_and_the_router_have_the_same_paths() {
     }
     operations.sort();
     let contract = [
+        "GET /api/v1/events",
         "GET /api/v1/routes",
         "GET /api/v1/routes/{route}",
         "GET /api/v1/routes/{route}/history",
@@ -837,6 +838,7 @@ async fn the_document_and_the_router_have_the_same_paths() {
         "GET /openapi.json",
         "GET /readyz",
         "POST /api/v1/explain",
+        "POST /api/v1/routes/{route}/rollout",
         "POST /api/v1/routes/{route}/undo",
         "PUT /api/v1/routes/{route}/weights",
     ];

@@ -39,6 +39,8 @@ mod refused;
 #[cfg(test)]
 mod rolling;
 #[cfg(test)]
+mod rollouts;
+#[cfg(test)]
 mod seeds;
 #[cfg(test)]
 mod simulation;

@@ -7,7 +7,7 @@ use crate::model::{Counts, Share};
 
 /// What is asked of a rollout.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RolloutChange {
     /// What to do.
     pub action: RolloutAction,
@@ -15,7 +15,8 @@ pub struct RolloutChange {
     #[serde(default)]
     pub full: bool,
     /// Why, for the history; at most 500 characters.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 500)]
     pub reason: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::wire::{AttemptCounts, RolloutStatus, RouteStatus};
 use crate::cli::client::{AdminArgs, Client, route_path};
@@ -12,6 +12,8 @@ use crate::model::RouteName;
 
 /// How often the router is asked.
 const PERIOD: Duration = Duration::from_millis(500);
+/// How long it is asked without an answer before that is an error.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How wide the bar of a step is.
 const BAR: usize = 30;
 
@@ -36,28 +38,45 @@ pub struct FollowArgs {
 pub(super) fn follow(args: &FollowArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let on_terminal = io::stdout().is_terminal();
     let mut shown = Shown::default();
+    let mut silent: Option<Instant> = None;
     loop {
-        let asked = Client::new(&args.admin).and_then(|client| client.get::<RouteStatus>(&route_path(&args.route)));
+        let asked =
+            Client::new(&args.admin).and_then(|client| client.get::<RouteStatus>(&route_path(&args.route)));
         let route = match asked {
             Ok(route) => route,
             // A router that restarts goes on with its rollout.
-            Err(CliError::Unreachable(error)) if shown.something => {
-                writeln!(out, "{}\nasking again", plain(&error))?;
-                std::thread::sleep(2 * PERIOD);
+            Err(CliError::Unreachable(error))
+                if shown.something && silent.is_none_or(|since| since.elapsed() < PATIENCE) =>
+            {
+                if silent.is_none() {
+                    writeln!(out, "{error}\nasking again for {} s", PATIENCE.as_secs())?;
+                    out.flush()?;
+                    shown.lines = 0;
+                }
+                silent.get_or_insert_with(Instant::now);
+                std::thread::sleep(PERIOD);
                 continue;
             }
             Err(error) => return Err(error),
         };
+        silent = None;
         let Some(rollout) = &route.rollout else {
             let name = plain(&route.name);
-            return Err(CliError::Failed(format!("route {name} has had no rollout: `rollout start {name}` begins one")));
+            return Err(CliError::Failed(format!(
+                "route {name} has had no rollout: `rollout start {name}` begins one"
+            )));
         };
         shown.show(&route, rollout, on_terminal && args.watch, out)?;
         match rollout.phase.as_str() {
             "succeeded" => return Ok(()),
             "running" | "paused" if !args.watch => return Ok(()),
             "running" | "paused" => std::thread::sleep(PERIOD),
-            phase => return Err(CliError::Failed(format!("the rollout ended {phase}: {}", plain(&rollout.reason)))),
+            phase => {
+                return Err(CliError::Failed(format!(
+                    "the rollout ended {phase}: {}",
+                    plain(&rollout.reason)
+                )));
+            }
         }
     }
 }
@@ -108,7 +127,8 @@ fn text(route: &RouteStatus, rollout: &RolloutStatus) -> String {
         plain(&rollout.reason)
     );
     if let Some(step) = rollout.steps.get(rollout.step.saturating_sub(1)) {
-        let part = if step.hold_seconds > 0.0 { (rollout.held_seconds / step.hold_seconds).min(1.0) } else { 1.0 };
+        let part =
+            if step.hold_seconds > 0.0 { (rollout.held_seconds / step.hold_seconds).min(1.0) } else { 1.0 };
         let full = (part * BAR as f64) as usize;
         let left = (step.hold_seconds - rollout.held_seconds).max(0.0);
         let left = humantime::format_duration(Duration::from_secs(left.ceil() as u64));

@@ -1,13 +1,16 @@
 //! A route's rollout.
 
 use crate::config::errors::Errors;
-use crate::config::file::{GuardFile, RolloutFile, RouteFile};
+use crate::config::file::{GuardFile, HookFile, RolloutFile, RouteFile};
 use crate::config::input::Marked;
 use crate::model::{
-    ErrorLimit, Guard, LatencyGuard, RolloutSpec, RolloutStep, Share, VersionName, VersionSpec,
+    ErrorLimit, Guard, Hook, LatencyGuard, RolloutSpec, RolloutStep, Share, VersionName, VersionSpec,
 };
 
+use std::collections::HashMap;
 use std::time::Duration;
+
+use super::once;
 
 /// How many steps a rollout may have.
 const MOST_STEPS: usize = 100;
@@ -17,6 +20,12 @@ const HOLD: Duration = Duration::from_secs(60);
 const ABORT_DEADLINE: Duration = Duration::from_secs(30);
 /// How many requests `maxErrorRate` needs where it does not say.
 const LIMIT_REQUESTS: u64 = 50;
+/// How many webhooks a rollout may have.
+const MOST_HOOKS: usize = 10;
+/// How long a webhook's answer may take where it does not say.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a webhook is told again where it does not say.
+const HOOK_RETRIES: u8 = 3;
 
 /// The rollout of a route, completed with the defaults; nothing where there is none, or it cannot be used.
 pub(super) fn rollout(
@@ -27,6 +36,7 @@ pub(super) fn rollout(
     let file = route.rollout.given()?;
     let canary = canary(file, route, versions, errors);
     let steps = steps(&file.value, errors);
+    let hooks = hooks(&file.value, errors);
     let file = &file.value;
     Some(RolloutSpec {
         canary: canary?,
@@ -35,7 +45,7 @@ pub(super) fn rollout(
         on_fail: file.on_fail.value().copied().unwrap_or_default(),
         auto: file.auto.value().copied().unwrap_or_default(),
         abort_deadline: file.abort_deadline.value().map_or(ABORT_DEADLINE, |t| t.0),
-        hooks: Vec::new(),
+        hooks,
     })
 }
 
@@ -103,6 +113,31 @@ fn steps(file: &RolloutFile, errors: &mut Errors) -> Option<Vec<RolloutStep>> {
         });
     }
     Some(steps)
+}
+
+/// The webhooks.
+fn hooks(file: &RolloutFile, errors: &mut Errors) -> Vec<Hook> {
+    let Some(files) = file.hooks.given() else { return Vec::new() };
+    if files.value.len() > MOST_HOOKS {
+        errors.add(&files.place, format!("has more than {MOST_HOOKS} hooks: keep to that"));
+    }
+    files.value.iter().filter_map(|file| hook(&file.value, errors)).collect()
+}
+
+fn hook(file: &HookFile, errors: &mut Errors) -> Option<Hook> {
+    let mut seen = HashMap::new();
+    let events = file.on.value().into_iter().flatten();
+    let on = events.map(|event| {
+        once(&mut seen, event.value, event.value.token(), &event.place, errors);
+        event.value
+    });
+    let on = on.collect();
+    Some(Hook {
+        url: file.url.value()?.0.clone(),
+        on,
+        timeout: file.timeout.value().map_or(HOOK_TIMEOUT, |t| t.0),
+        retries: file.retries.value().map_or(HOOK_RETRIES, |n| n.0),
+    })
 }
 
 fn guard(file: &GuardFile) -> Guard {

@@ -1,13 +1,14 @@
 //! The fields of a route's rollout.
 
 use crate::config::input::{Marked, object};
-use crate::config::numbers::{Chance, Limit, Whole};
+use crate::config::names::HookUrl;
+use crate::config::numbers::{Chance, Limit, Whole, Within};
 use crate::config::values::Span;
-use crate::model::{OnFail, Share, VersionName};
+use crate::model::{HookEvent, OnFail, Share, VersionName};
 
 object! {
     /// How a version is rolled out: step by step, judged by the requests themselves.
-    RolloutFile "rollout", later [("hooks", None)] {
+    RolloutFile "rollout", later [] {
         /// The version that is rolled out; not the first. Left out: the route's only other one.
         optional "version" version: VersionName, example = "v2";
         /// Its steps, in order; their weights grow.
@@ -17,11 +18,15 @@ object! {
         optional "guard" guard: GuardFile;
         /// What a bad verdict does: `rollback` takes everything from the version at once; `pause` waits for somebody.
         optional "onFail" on_fail: OnFail, default = "rollback", example = "pause";
-        /// Whether it starts by itself when pods of the version first become ready. It does not start again by itself after it
-        /// has ended, until the version had no pod.
+        /// Whether it starts by itself when pods of the version first become ready and its weight is 0. It does not start again
+        /// by itself after it has ended, until the version had no pod at all.
         optional "auto" auto: bool, default = false, example = true;
-        /// How long connections that last (WebSocket, streams) to an aborted version may go on.
+        /// How long connections that last (WebSocket and other upgrades, event streams, gRPC) may go on at a version that was
+        /// taken back, by a verdict or by `rollout abort`.
         optional "abortDeadline" abort_deadline: Span, default = "30s", example = "5m";
+        /// Who is told, and who is asked. Left out: nobody.
+        optional "hooks" hooks: Vec<Marked<HookFile>>,
+            example = [{"url": "https://hooks.example.com/serinus", "on": ["rolledBack"]}];
     }
 }
 
@@ -63,5 +68,20 @@ object! {
         required "limit" limit: Limit, example = "500ms";
         /// How much more of its answers may be slow.
         optional "margin" margin: Share, default = 0, example = 1;
+    }
+}
+
+object! {
+    /// A webhook: sent what happens, with POST and JSON. Redirects are not followed.
+    HookFile "hook", later [] {
+        /// Where to; what is after the host may be a secret, and is shown nowhere.
+        required "url" url: HookUrl, example = "https://hooks.example.com/serinus";
+        /// What for: `gate` is asked before each step but the first, which begins once it answers 2xx; `step`, `promoted` and
+        /// `rolledBack` are told.
+        required "on" on: Vec<Marked<HookEvent>>, example = ["step", "promoted", "rolledBack"];
+        /// How long an answer may take.
+        optional "timeout" timeout: Within<1, 60_000>, default = "5s", example = "10s";
+        /// How often it is told again when it does not answer 2xx, after 1s, 2s, 4s and so on. A gate is asked until it does.
+        optional "retries" retries: Whole<u8, 0, 10>, default = 3, example = 5;
     }
 }

@@ -17,5 +17,6 @@ mod retries;
 mod seer;
 mod shield;
 mod streams;
+mod taken_back;
 mod tls;
 mod websocket;

@@ -18,7 +18,7 @@ use super::raw::{self, Raw};
 use crate::support::{PATIENCE, eventually};
 
 /// A pod whose answer is sent by the test: what sends it comes with each request.
-async fn told(
+pub(super) async fn told(
     speaks: Speaks,
     kind: &'static str,
 ) -> (Pod, mpsc::UnboundedReceiver<mpsc::Sender<Frame<Bytes>>>) {

@@ -20,7 +20,7 @@ use crate::support::{PATIENCE, eventually};
 
 /// What a pod saw of a connection's end.
 #[derive(Debug, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     /// The close handshake went through.
     Closed,
     /// The connection was gone.
@@ -28,7 +28,7 @@ enum Ended {
 }
 
 /// A pod that sends back what it gets, refuses `/refused`, and closes when it is told `leave`.
-async fn echo(tls: Option<Arc<ServerConfig>>) -> (Pod, mpsc::UnboundedReceiver<Ended>) {
+pub(super) async fn echo(tls: Option<Arc<ServerConfig>>) -> (Pod, mpsc::UnboundedReceiver<Ended>) {
     let (ended, heard) = mpsc::unbounded_channel();
     let pod = Pod::start(tls, move |io| {
         let ended = ended.clone();
@@ -67,14 +67,14 @@ async fn echo(tls: Option<Arc<ServerConfig>>) -> (Pod, mpsc::UnboundedReceiver<E
     (pod, heard)
 }
 
-async fn connect(io: Box<dyn Io>, path: &str) -> Result<WebSocketStream<Box<dyn Io>>, Error> {
+pub(super) async fn connect(io: Box<dyn Io>, path: &str) -> Result<WebSocketStream<Box<dyn Io>>, Error> {
     let connecting = tokio_tungstenite::client_async(format!("ws://{HOST}{path}"), io);
     let (socket, answer) = tokio::time::timeout(PATIENCE, connecting).await.expect("an answer")?;
     assert_eq!(answer.status().as_u16(), 101);
     Ok(socket)
 }
 
-async fn next(socket: &mut WebSocketStream<Box<dyn Io>>) -> Option<Result<Message, Error>> {
+pub(super) async fn next(socket: &mut WebSocketStream<Box<dyn Io>>) -> Option<Result<Message, Error>> {
     tokio::time::timeout(PATIENCE, socket.next()).await.expect("a message in time")
 }
 
