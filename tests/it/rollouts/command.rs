@@ -122,3 +122,34 @@ async fn a_router_that_is_killed_goes_on_where_it_was() {
     process.signal("TERM");
     process.end(SOON);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_takes_over_goes_on_with_it() {
+    let shop = Shop::new().await;
+    // One that begins by itself, and that the new process must not begin anew.
+    shop.write(Some(&LONG.replace("{steps", "{auto: true, steps")), true);
+    let [config, meeting] =
+        ["serinus.yaml", "meeting"].map(|n| shop.folder.path().join(n).display().to_string());
+    let command = || serinus(&["run", "--config", &config, "--handover", &meeting]);
+    let mut old = Process::spawn(command()).await;
+    let rollout = |process: &Process| -> serde_json::Value {
+        let text = process.client(&["status", "shop", "-o", "json"]).done();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["rollout"].clone()
+    };
+    eventually("it has begun", || (rollout(&old)["phase"] == "running").then_some(())).await;
+    old.client(&["rollout", "promote", "shop"]).done();
+    let traffic = Traffic::start(old.web);
+    let seen = |process: &Process| rollout(process)["evidence"]["canary"]["requests"].as_u64().unwrap();
+    let before = eventually("something is known", || Some(seen(&old)).filter(|seen| *seen > 5)).await;
+    let new = Process::spawn(command()).await;
+    assert!(old.wait(PATIENCE).success());
+    let now = rollout(&new);
+    assert_eq!((&now["phase"], &now["step"]), (&"running".into(), &2.into()), "{now}");
+    eventually("it is judged on", || (seen(&new) > before).then_some(())).await;
+    let history = new.client(&["rollout", "history", "shop"]).done();
+    assert_eq!(history.matches("rollout started by itself").count(), 1, "{history}");
+    assert_eq!(traffic.failed(), 0);
+    drop(traffic);
+    new.signal("TERM");
+    new.end(SOON);
+}

@@ -11,10 +11,11 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{LONG, Shop, Traffic};
+use super::{LONG, Running, Shop, Traffic};
 use crate::support::certificates::Authority;
 use crate::support::eventually;
 use crate::support::process::{Process, serinus};
+use crate::support::stack::start_router;
 
 /// A webhook that keeps what it is sent, and answers as it is told.
 struct Ear {
@@ -102,6 +103,28 @@ async fn hooks_are_told_of_steps_promotion_and_rollback() {
         metrics.contains("serinus_rollout_hooks_total{event=\"step\",result=\"success\"} 4"),
         "{metrics}"
     );
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_long_ago_is_not_told_again_when_its_config_comes_back() {
+    let (shop, ear) = (Shop::new().await, Ear::start().await);
+    let rollout = LONG.replace("{steps", &format!("{{hooks: [{}], steps", ear.hook("step, rolledBack")));
+    let router = shop.start(&rollout).await;
+    router.does("start").await;
+    ear.hears(1).await;
+    router.does("abort").await;
+    ear.hears(2).await;
+    router.stop().await;
+    shop.write(None, true);
+    let router = Running(start_router(shop.file()).await);
+    assert!(router.view().is_none(), "nobody knows its steps");
+    shop.write(Some(&rollout), true);
+    router.until_phase(Phase::Aborted).await;
+    router.does("start").await;
+    let heard = ear.hears(3).await;
+    let said: Vec<_> = heard.iter().map(|note| note["event"].as_str().unwrap()).collect();
+    assert_eq!(said, ["step", "rolledBack", "step"]);
     router.stop().await;
 }
 
