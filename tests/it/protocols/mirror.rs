@@ -141,15 +141,16 @@ async fn copies_have_connections_of_their_own() {
     plan.pods.push((mirror.address(), "v2"));
     let front = plan.route("mirror: {version: v2}").start().await;
     let mut client = Client::new(front.address());
-    for _ in 0..6 {
+    for _ in 0..40 {
         client.get("a", "/").await.unwrap();
         // One after the other, so that a single connection would do for all.
         eventually("its copy has ended", || (copies(&front)[4] == 0).then_some(())).await;
         eventually("it has ended", || (front.active() == 0).then_some(())).await;
     }
-    come_to(&front, [3, 0, 0, 0, 0]).await;
-    assert_eq!(mirror.count(), 6);
-    assert!(mirror.connections() >= 2, "one for the requests, one for the copies");
+    come_to(&front, [20, 0, 0, 0, 0]).await;
+    assert_eq!(mirror.count(), 40);
+    // One for the requests and one for the copies; and another, should the machine be so busy that one of them gets old.
+    assert!((2..=4).contains(&mirror.connections()), "{}", mirror.connections());
     front.router.stop().await;
 }
 

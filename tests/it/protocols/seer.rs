@@ -83,7 +83,7 @@ impl Seer {
         Self { pod, shared }
     }
 
-    /// One that answers 200 with `name`.
+    /// One that answers 200 with `stable`.
     pub(super) async fn stable() -> Self {
         Self::start(|_| (200, "stable".to_owned())).await
     }
