@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{RolloutSpec, RouteName, Share, Sides, Timestamp};
-use crate::rollout::{Facts, Findings, Phase, Rollout, Transition, step};
+use crate::rollout::{Facts, Findings, LOOK, Phase, Rollout, Transition, step};
 use crate::routing::{Evidence, Route, RoutingTable};
 use crate::state::{Desired, Touched};
 
-/// How often what was seen is looked at: a canary that is worse costs no more requests than pass in that time.
-const LOOK: Duration = Duration::from_millis(50);
 /// How often evidence is saved while a rollout is under way.
 const SAVE: Duration = Duration::from_secs(1);
 

@@ -48,7 +48,9 @@ fn s5_4_too_little_is_inconclusive_and_enough_passes() {
 #[test]
 fn what_looks_worse_waits() {
     let (guard, mut judge) = (Guard { min_requests: 0, ..Guard::default() }, Judge::default());
-    judge.take(&guard, Sides::default(), 0.01, [bad(0, Side::Canary, AttemptClass::Error)]);
+    let at = Placement::Split { window: 0, before: 0.0, share: 0.004, chosen: false };
+    let rare = Sighting { side: Side::Canary, class: AttemptClass::Error, at };
+    judge.take(&guard, Sides::default(), 0.004, [rare]);
     let Verdict::Inconclusive(why) = verdict(&judge, &guard) else { panic!("{:?}", verdict(&judge, &guard)) };
     assert!(why.starts_with("v2 looks worse, which is not certain yet"), "{why}");
     judge.take(&guard, Sides::default(), 0.01, (1..400).map(|i| bad(i, Side::Stable, AttemptClass::Error)));
