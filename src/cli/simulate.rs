@@ -26,13 +26,15 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Plays the rollout of a config against assumed rates, many times: how long until a bad version is caught, how many requests
 /// and users it fails, and how often one that is no worse is taken back
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Requests come evenly and are answered at once; steps that wait for a `promote` get it at once.
+#[command(
+    after_help = "Requests come evenly and are answered at once; steps that wait for a `promote` get it at once.
 The same seed gives the same answer.
 
 Examples:
   serinus simulate serinus.yaml --rps 100 --stable-error 0.1% --canary-error 2%
   serinus simulate serinus.yaml shop --rps 1000 --canary-error 0.5% --replicas 2 --users 10000
-  serinus simulate serinus.yaml --rps 50 --stable-slow 1% --canary-slow 5% -o json | jq .worse.untilCaught")]
+  serinus simulate serinus.yaml --rps 50 --stable-slow 1% --canary-slow 5% -o json | jq .worse.untilCaught"
+)]
 pub struct SimulateArgs {
     /// The config file
     #[arg(value_name = "FILE")]
@@ -69,8 +71,8 @@ pub struct SimulateArgs {
     /// What the chance begins with
     #[arg(long, default_value = "1")]
     pub seed: u64,
-    /// How to write it
-    #[arg(long, short, value_enum, default_value = "table")]
+    /// How to write it: `table` for people, `json` or `yaml` for programs
+    #[arg(long, short, value_enum, default_value = "table", hide_possible_values = true)]
     pub output: OutputForm,
 }
 
@@ -143,7 +145,9 @@ fn chosen<'a>(
             })
         }),
         (None, [only]) => Ok(*only),
-        (None, []) => Err(CliError::Failed("no route of the config has a rollout: give one `rollout` with `steps`".into())),
+        (None, []) => Err(CliError::Failed(
+            "no route of the config has a rollout: give one `rollout` with `steps`".into(),
+        )),
         (None, _) => Err(CliError::Usage(format!("several routes have a rollout, name one: {}", names()))),
     }
 }
@@ -213,7 +217,8 @@ fn many(seed: u64, runs: u64, one: impl Fn(&mut fastrand::Rng) -> Played + Sync)
     let part = move |core: u64| {
         let runs = (core..runs).step_by(usize::try_from(cores).unwrap_or(1));
         runs.map(|run| {
-            let mut chance = fastrand::Rng::with_seed(seed.wrapping_add(run.wrapping_mul(0xd134_2543_de82_ef95)));
+            let mut chance =
+                fastrand::Rng::with_seed(seed.wrapping_add(run.wrapping_mul(0xd134_2543_de82_ef95)));
             one(&mut chance)
         })
         .collect::<Vec<_>>()

@@ -56,7 +56,7 @@ use super::windows::{EPSILON, Windows};
 
 /// The ratios of the canary's rate to stable's that are bet on, and the part of the stake that each gets. More on those that
 /// a broken release has: they must be found in seconds.
-pub const RATIOS: [(f64, f64); 5] = [(1.3, 0.05), (2.0, 0.15), (6.0, 0.3), (20.0, 0.3), (300.0, 0.2)];
+pub const RATIOS: [(f64, f64); 5] = [(1.3, 0.05), (2.0, 0.15), (6.0, 0.27), (20.0, 0.35), (300.0, 0.18)];
 
 /// How much of its wealth a bet stakes at most.
 const MOST: f64 = 0.98;

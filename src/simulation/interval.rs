@@ -51,11 +51,18 @@ mod tests {
     #[test]
     fn bounds_are_those_of_the_tables() {
         // From tables of exact limits at 95 %.
-        for (hits, all, low, high) in
-            [(0, 10, 0.0, 0.3085), (1, 10, 0.0025, 0.4450), (5, 10, 0.1871, 0.8129), (10, 10, 0.6915, 1.0), (10, 100, 0.0490, 0.1762)]
-        {
+        for (hits, all, low, high) in [
+            (0, 10, 0.0, 0.3085),
+            (1, 10, 0.0025, 0.4450),
+            (5, 10, 0.1871, 0.8129),
+            (10, 10, 0.6915, 1.0),
+            (10, 100, 0.0490, 0.1762),
+        ] {
             let found = exact_interval(hits, all, 0.05);
-            assert!((found.low - low).abs() < 1e-4 && (found.high - high).abs() < 1e-4, "{hits} of {all}: {found:?}");
+            assert!(
+                (found.low - low).abs() < 1e-4 && (found.high - high).abs() < 1e-4,
+                "{hits} of {all}: {found:?}"
+            );
         }
         let rule_of_three = exact_interval(0, 1_000, 0.05);
         assert!((rule_of_three.high - 0.003_682).abs() < 1e-5, "{rule_of_three:?}");

@@ -15,4 +15,6 @@ pub use traffic::{Assumed, Rates, Users};
 #[cfg(test)]
 mod peers_tests;
 #[cfg(test)]
+mod plots_tests;
+#[cfg(test)]
 mod statistics_tests;

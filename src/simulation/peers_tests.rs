@@ -22,10 +22,30 @@ struct Rule {
 /// As in the documentation of both (<https://docs.flagger.app/usage/how-it-works>,
 /// <https://argo-rollouts.readthedocs.io/en/stable/features/analysis/>), each in a slower and a faster form.
 const RULES: [Rule; 4] = [
-    Rule { name: "Flagger, 1m, threshold 10, min 99", interval: Duration::from_secs(60), least: 0.99, failures: 10 },
-    Rule { name: "Flagger, 30s, threshold 5, min 99", interval: Duration::from_secs(30), least: 0.99, failures: 5 },
-    Rule { name: "Argo Rollouts, 5m, failureLimit 3, >= 0.95", interval: Duration::from_secs(300), least: 0.95, failures: 3 },
-    Rule { name: "Argo Rollouts, 1m, failureLimit 3, >= 0.95", interval: Duration::from_secs(60), least: 0.95, failures: 3 },
+    Rule {
+        name: "Flagger, 1m, threshold 10, min 99",
+        interval: Duration::from_secs(60),
+        least: 0.99,
+        failures: 10,
+    },
+    Rule {
+        name: "Flagger, 30s, threshold 5, min 99",
+        interval: Duration::from_secs(30),
+        least: 0.99,
+        failures: 5,
+    },
+    Rule {
+        name: "Argo Rollouts, 5m, failureLimit 3, >= 0.95",
+        interval: Duration::from_secs(300),
+        least: 0.95,
+        failures: 3,
+    },
+    Rule {
+        name: "Argo Rollouts, 1m, failureLimit 3, >= 0.95",
+        interval: Duration::from_secs(60),
+        least: 0.95,
+        failures: 3,
+    },
 ];
 
 /// How long it took the rule to go back, and how many requests had failed; nothing within the hour.
@@ -66,7 +86,13 @@ fn middle(all: &mut [f64]) -> String {
 #[test]
 fn the_rules_do_what_their_documentation_says() {
     let hour = Duration::from_secs(3_600);
-    let assumed = |canary| Assumed { rps: 20.0, stable: errors(0.001), canary: errors(canary), replicas: 1, users: None };
+    let assumed = |canary| Assumed {
+        rps: 20.0,
+        stable: errors(0.001),
+        canary: errors(canary),
+        replicas: 1,
+        users: None,
+    };
     let all = assumed(1.0);
     let took = RULES.map(|rule| by_rule(rule, 25.0, &all, hour, 1).unwrap().0);
     assert_eq!(took, [600.0, 150.0, 900.0, 180.0], "when everything fails");
@@ -79,7 +105,9 @@ fn the_rules_do_what_their_documentation_says() {
 #[ignore = "minutes in a release build: see the head of `statistics_tests`"]
 fn peers_in_full() {
     let hour = Duration::from_secs(3_600);
-    println!("| requests/s, weight | stable, canary fail | rule | went back | after (median) | requests failed (median) |\n|---|---|---|---|---|---|");
+    println!(
+        "| requests/s, weight | stable, canary fail | rule | went back | after (median) | requests failed (median) |\n|---|---|---|---|---|---|"
+    );
     for (rps, weight, stable, canary) in [
         (100.0, 5.0, 0.001, 0.5),
         (100.0, 5.0, 0.001, 0.05),
@@ -90,14 +118,21 @@ fn peers_in_full() {
         (10.0, 5.0, 0.005, 0.005),
         (100.0, 5.0, 0.015, 0.015),
     ] {
-        let assumed = Assumed { rps, stable: errors(stable), canary: errors(canary), replicas: 1, users: None };
+        let assumed =
+            Assumed { rps, stable: errors(stable), canary: errors(canary), replicas: 1, users: None };
         let mut row = |name: &str, one: &(dyn Fn(u64) -> Option<(f64, u64)> + Sync)| {
             let runs = 400;
             let found: Vec<_> = (0..runs).filter_map(|run| one(run * 15_485_863 + 5)).collect();
             let mut took: Vec<f64> = found.iter().map(|found| found.0).collect();
             let mut failed: Vec<f64> = found.iter().map(|found| found.1 as f64).collect();
             let part = 100.0 * found.len() as f64 / runs as f64;
-            println!("| {rps}, {weight} % | {} %, {} % | {name} | {part:.1} % | {} s | {} |", 100.0 * stable, 100.0 * canary, middle(&mut took), middle(&mut failed));
+            println!(
+                "| {rps}, {weight} % | {} %, {} % | {name} | {part:.1} % | {} s | {} |",
+                100.0 * stable,
+                100.0 * canary,
+                middle(&mut took),
+                middle(&mut failed)
+            );
         };
         row("Serinus", &|seed| by_serinus(weight, &assumed, hour, seed));
         for rule in RULES {

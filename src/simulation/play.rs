@@ -34,7 +34,12 @@ pub struct Played {
 }
 
 /// Plays the rollout for at most `most`; `random` gives 64 random bits a call. Steps that wait for a `promote` get it at once.
-pub fn play(spec: &RolloutSpec, assumed: &Assumed, most: Duration, random: &mut impl FnMut() -> u64) -> Played {
+pub fn play(
+    spec: &RolloutSpec,
+    assumed: &Assumed,
+    most: Duration,
+    random: &mut impl FnMut() -> u64,
+) -> Played {
     play_looking(spec, assumed, most, Looks::Telling, random)
 }
 
@@ -76,7 +81,13 @@ pub(super) fn play_looking(
     let judges = std::iter::once(&game.rollout.judge).chain(&game.peers);
     let told = judges.fold(Sides::default(), |sum, judge| sum.plus(judge.findings(&spec.guard, []).total));
     let counts = game.traffic.replicas.iter().fold(told, |sum, replica| sum.plus(replica.counts));
-    Played { ending, step: game.rollout.step, took: game.took, counts, failed_users: game.traffic.failed_users() }
+    Played {
+        ending,
+        step: game.rollout.step,
+        took: game.took,
+        counts,
+        failed_users: game.traffic.failed_users(),
+    }
 }
 
 /// A rollout under way.
@@ -147,7 +158,9 @@ impl<'a> Game<'a> {
             let next = step(&self.rollout, self.spec, &facts);
             self.go(&next);
             match self.rollout.phase {
-                Phase::RolledBack | Phase::Aborted | Phase::Paused(PausedBy::Verdict) => return Some(Ending::Caught),
+                Phase::RolledBack | Phase::Aborted | Phase::Paused(PausedBy::Verdict) => {
+                    return Some(Ending::Caught);
+                }
                 Phase::Succeeded => return Some(Ending::Succeeded),
                 Phase::Running => return None,
                 Phase::Paused(_) => match Rollout::ask(Some(&self.rollout), self.spec, Asked::Promote) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::model::{AttemptClass, Placement, Share, Side, Sides, Sighting};
+use crate::model::{AttemptClass, Counts, Placement, Share, Side, Sides, Sighting};
 use crate::routing::{Place, Split};
 
 /// What is assumed of a route's requests and of both versions. They come evenly, and are answered at once.
@@ -79,7 +79,15 @@ impl Traffic {
     pub(super) fn new(assumed: &Assumed, random: &mut impl FnMut() -> u64) -> Self {
         let replicas = (0..assumed.replicas.max(1)).map(|_| Replica::default()).collect();
         let salt = random();
-        Self { assumed: *assumed, share: Share::ZERO, replicas, salt, failed_users: HashSet::new(), due: 0.0, next: 0 }
+        Self {
+            assumed: *assumed,
+            share: Share::ZERO,
+            replicas,
+            salt,
+            failed_users: HashSet::new(),
+            due: 0.0,
+            next: 0,
+        }
     }
 
     /// From now on the canary gets this share.
@@ -154,7 +162,8 @@ impl Traffic {
 
     /// Whether anything went badly that was not told yet.
     pub(super) fn has_news(&self) -> bool {
-        self.replicas.iter().any(|replica| !replica.bad.is_empty())
+        let bad = |counts: &Counts| counts.errors + counts.slow > 0;
+        self.replicas.iter().any(|replica| bad(&replica.counts.stable) || bad(&replica.counts.canary))
     }
 }
 

@@ -144,9 +144,11 @@ fn count(played: &[Played], ending: Ending) -> u64 {
 
 /// The spread of a number over the rollouts that ended so; nothing when none did.
 fn spread(played: &[Played], ending: Ending, of: impl Fn(&Played) -> Option<f64>) -> Option<Spread> {
-    let mut values: Vec<f64> = played.iter().filter(|played| played.ending == ending).filter_map(of).collect();
+    let mut values: Vec<f64> =
+        played.iter().filter(|played| played.ending == ending).filter_map(of).collect();
     values.sort_by(f64::total_cmp);
-    let at = |part: f64| values.get(((values.len() as f64 * part).ceil() as usize).saturating_sub(1)).copied();
+    let at =
+        |part: f64| values.get(((values.len() as f64 * part).ceil() as usize).saturating_sub(1)).copied();
     Some(Spread { median: at(0.5)?, ninety_percent: at(0.9)?, most: at(1.0)? })
 }
 
@@ -156,12 +158,19 @@ pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<(
     let (route, version, stable) = (plain(&report.route), plain(&report.version), plain(&report.stable));
     writeln!(out, "route {route}: {runs} rollouts of {version} at {rps} requests/s (seed {seed})\n")?;
     let Worse { caught, succeeded, undecided, .. } = report.worse;
-    writeln!(out, "{version} fails {} % of its requests, {stable} {} %:", short(report.errors.canary), short(report.errors.stable))?;
+    writeln!(
+        out,
+        "{version} fails {} % of its requests, {stable} {} %:",
+        short(report.errors.canary),
+        short(report.errors.stable)
+    )?;
     writeln!(out, "  caught           {caught} of {runs}{}", others(succeeded, undecided))?;
     if let Some(spread) = report.worse.until_caught {
         writeln!(out, "  until caught     {}", in_words(spread, time))?;
     }
-    for (what, spread) in [("requests failed", report.worse.failed_requests), ("users met one", report.worse.failed_users)] {
+    for (what, spread) in
+        [("requests failed", report.worse.failed_requests), ("users met one", report.worse.failed_users)]
+    {
         if let Some(spread) = spread {
             writeln!(out, "  {what:<15}  {}", in_words(spread, |number| format!("{number}")))?;
         }
@@ -187,7 +196,10 @@ pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<(
         writeln!(out, "  takes            {}", in_words(took, time))?;
     }
     if undecided > 0 {
-        writeln!(out, "  ended well       {succeeded} of {runs}, {undecided} were not decided in the time given")?;
+        writeln!(
+            out,
+            "  ended well       {succeeded} of {runs}, {undecided} were not decided in the time given"
+        )?;
     }
     out.flush()
 }
@@ -214,7 +226,13 @@ fn short(number: f64) -> String {
 fn time(seconds: f64) -> String {
     let millis = (seconds * 1_000.0).round() as u64;
     // Tenths below ten seconds, seconds above.
-    let whole = if millis < 1_000 { 50 } else if millis < 10_000 { 100 } else { 1_000 };
+    let whole = if millis < 1_000 {
+        50
+    } else if millis < 10_000 {
+        100
+    } else {
+        1_000
+    };
     humantime::format_duration(Duration::from_millis((millis + whole / 2) / whole * whole)).to_string()
 }
 

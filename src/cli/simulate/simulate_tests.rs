@@ -36,12 +36,19 @@ fn a_bad_version_is_caught_and_a_good_one_is_not() {
     let args = ["--rps", "100", "--canary-error", "50%", "--runs", "20", "--users", "50"];
     let text = run(CONFIG, &args).unwrap();
     assert!(text.starts_with("route shop: 20 rollouts of v2 at 100 requests/s (seed 1)\n"), "{text}");
-    for line in ["v2 fails 50 % of its requests, v1 0.1 %:", "  caught           20 of 20", "STEP  WEIGHT  HOLD  REACHED  CAUGHT", "   1     5 %   20s       20      20", "  takes            50s in the median, 50s in 90 %, 50s at most"] {
+    for line in [
+        "v2 fails 50 % of its requests, v1 0.1 %:",
+        "  caught           20 of 20",
+        "STEP  WEIGHT  HOLD  REACHED  CAUGHT",
+        "   1     5 %   20s       20      20",
+        "  takes            50s in the median, 50s in 90 %, 50s at most",
+    ] {
         assert!(text.lines().any(|said| said == line), "{line}: {text}");
     }
     assert!(text.contains("\n  users met one    "), "{text}");
     assert_eq!(run(CONFIG, &args).unwrap(), text, "the same seed gives the same");
-    let json: serde_json::Value = serde_json::from_str(&run(CONFIG, &[&args[..], &["-o", "json"]].concat()).unwrap()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&run(CONFIG, &[&args[..], &["-o", "json"]].concat()).unwrap()).unwrap();
     assert_eq!((&json["worse"]["caught"], &json["noWorse"]["succeeded"]), (&20.into(), &20.into()), "{json}");
     assert!(json["worse"]["untilCaught"]["median"].as_f64().unwrap() < 10.0, "{json}");
 }
@@ -67,4 +74,15 @@ fn what_cannot_be_simulated_is_said() {
     let without = CONFIG.split("    rollout:").next().unwrap();
     assert!(run(without, &[]).unwrap_err().to_string().starts_with("no route of the config has a rollout"));
     assert!(run("routes: 1", &[]).unwrap_err().to_string().contains("serinus.yaml:1:"));
+}
+
+/// The example of `docs/judging.md` is what happens.
+#[test]
+fn the_example_in_the_documentation() {
+    let page = include_str!("../../../docs/judging.md");
+    let block = |kind: &str| page.split(&format!("```{kind}\n")).nth(1).unwrap().split("```").next().unwrap();
+    let (command, said) = block("console").split_once('\n').unwrap();
+    let args: Vec<_> = command.strip_prefix("$ serinus simulate serinus.yaml ").unwrap().split(' ').collect();
+    let happened = run(block("yaml"), &args).unwrap();
+    assert!(happened == said, "the example in docs/judging.md should be:\n{happened}");
 }
