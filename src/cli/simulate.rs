@@ -35,52 +35,52 @@ Examples:
   serinus simulate serinus.yaml shop --rps 1000 --canary-error 0.5% --replicas 2 --users 10000
   serinus simulate serinus.yaml --rps 50 --stable-slow 1% --canary-slow 5% -o json | jq .worse.untilCaught"
 )]
-pub struct SimulateArgs {
+pub(super) struct SimulateArgs {
     /// The config file
     #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    pub(super) file: PathBuf,
     /// The route; left out, the only one with a rollout
-    pub route: Option<RouteName>,
+    pub(super) route: Option<RouteName>,
     /// How many requests the route gets a second
     #[arg(long, default_value = "100", value_parser = rps)]
-    pub rps: f64,
+    pub(super) rps: f64,
     /// The part of its requests that the stable version fails
     #[arg(long, value_name = "PERCENT", default_value = "0.1%")]
-    pub stable_error: Percent,
+    pub(super) stable_error: Percent,
     /// The part that the new version fails
     #[arg(long, value_name = "PERCENT", default_value = "2%")]
-    pub canary_error: Percent,
+    pub(super) canary_error: Percent,
     /// The part that the stable version answers well, but slower than `guard.latency.limit`
     #[arg(long, value_name = "PERCENT", default_value = "0%")]
-    pub stable_slow: Percent,
+    pub(super) stable_slow: Percent,
     /// The part that the new version answers well, but slower than `guard.latency.limit`
     #[arg(long, value_name = "PERCENT", default_value = "0%")]
-    pub canary_slow: Percent,
+    pub(super) canary_slow: Percent,
     /// How many replicas of the router share the requests
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub replicas: u32,
+    pub(super) replicas: u32,
     /// How many users the requests come from, everybody as often as the others
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub users: Option<u64>,
+    pub(super) users: Option<u64>,
     /// The users are dealt out to the versions, not their requests: for a route with a `cohort`
     #[arg(long, requires = "users")]
-    pub by_user: bool,
+    pub(super) by_user: bool,
     /// How many rollouts are played, of each kind
     #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub runs: u64,
+    pub(super) runs: u64,
     /// What the chance begins with
     #[arg(long, default_value = "1")]
-    pub seed: u64,
+    pub(super) seed: u64,
     /// How to write it: `table` for people, `json` or `yaml` for programs
     #[arg(long, short, value_enum, default_value = "table", hide_possible_values = true)]
-    pub output: OutputForm,
+    pub(super) output: OutputForm,
 }
 
 /// A part of requests, as people write it: `2%`, `0.05`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Percent(
+pub(super) struct Percent(
     /// 0 to 1.
-    pub f64,
+    pub(super) f64,
 );
 
 impl FromStr for Percent {
@@ -106,7 +106,7 @@ fn rps(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// When the config is refused, it has no such rollout, or there is too much to simulate.
-pub fn simulate(args: &SimulateArgs, out: &mut dyn Write) -> Result<(), CliError> {
+pub(super) fn simulate(args: &SimulateArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let settings = config::load(&args.file).map_err(|errors| CliError::Failed(errors.to_string()))?;
     let (route, spec) = chosen(&settings.routes, args.route.as_ref())?;
     let assumed = assumed(args, spec)?;

@@ -205,13 +205,13 @@ impl Rollout {
             (_, None) => Err(AskedError::NotActive),
             (Asked::Pause, Some(rollout)) => match rollout.phase {
                 Phase::Paused(_) => Err(AskedError::Paused),
-                _ => Ok(Transition::Pause(PausedBy::Somebody, "paused".to_owned())),
+                Phase::Running | Phase::Succeeded | Phase::RolledBack | Phase::Aborted => Ok(Transition::Pause(PausedBy::Somebody, "paused".to_owned())),
             },
             (Asked::Resume, Some(rollout)) => match rollout.phase {
                 Phase::Paused(_) => {
                     Ok(to(rollout.step, format!("resumed: step {} of {steps}", rollout.step + 1)))
                 }
-                _ => Err(AskedError::NotPaused),
+                Phase::Running | Phase::Succeeded | Phase::RolledBack | Phase::Aborted => Err(AskedError::NotPaused),
             },
             (Asked::Promote, Some(rollout)) => Ok(match rollout.step + 1 {
                 next if next < steps => to(next, format!("promoted: step {} of {steps}", next + 1)),

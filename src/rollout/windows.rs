@@ -75,7 +75,7 @@ impl Windows {
         let grid = Grid::new(before, share);
         let on_border = before + share > 1.0 + EPSILON;
         let as_if = |canary| known.with(on_border, share, canary);
-        let (left, right) = (self.from_before(number, grid), self.from_after(number, grid));
+        let (left, right) = (self.states_before(number, grid), self.known_after(number, grid));
         let all = weigh(left, grid.through(&known), right);
         let chosen = weigh(left, grid.through(&as_if(true)), right);
         let told = !on_border || known.border.is_none();
@@ -110,7 +110,7 @@ impl Windows {
     }
 
     /// How likely the two states are where this window begins, with all that is known of those before.
-    fn from_before(&self, number: u64, grid: Grid) -> [f64; 2] {
+    fn states_before(&self, number: u64, grid: Grid) -> [f64; 2] {
         let begin = |grid: Grid| [1.0 - grid.first, grid.first];
         let from = number.saturating_sub(REACH);
         if grid.first == 0.0 || self.known.range(from..number).next().is_none() {
@@ -134,7 +134,7 @@ impl Windows {
     }
 
     /// How likely what is known of the windows after this one is, from each of the two states at its end.
-    fn from_after(&self, number: u64, grid: Grid) -> [f64; 2] {
+    fn known_after(&self, number: u64, grid: Grid) -> [f64; 2] {
         let until = number + REACH;
         if grid.last == 1.0 || self.known.range(number + 1..=until).next().is_none() {
             return [1.0, 1.0];

@@ -164,9 +164,13 @@ impl Split {
         self.last
     }
 
-    /// The same, with the step that decided, where the split is between two versions alone.
+    /// The same, with the step that decided, where the split is between two versions alone. Where one of them gets all, nothing is
+    /// drawn, and its requests are counted all the same.
     pub fn draw_of_two(&self, mut random: impl FnMut() -> u64) -> (Option<usize>, Option<Drawn>) {
-        let [level] = self.levels.as_slice() else { return (self.draw(random), None) };
+        let [level] = self.levels.as_slice() else {
+            let whole = |version| Drawn { before: 0, share: if version == 0 { 0 } else { ONE } };
+            return (self.draw(random), self.only().map(whole));
+        };
         let (passed_on, before) = level.place.step(level.pass_on, random());
         let version = if passed_on { self.last } else { Some(level.version) };
         (version, Some(Drawn { before, share: level.pass_on }))

@@ -148,7 +148,6 @@ impl Traffic {
         } else {
             counts.slow += 1;
         }
-        // Where one version gets all, nothing was dealt out.
         if let Some(at) = at {
             replica.bad.push(Sighting { side, class, at });
         }
