@@ -70,7 +70,7 @@ fn slow_answers_are_judged_where_that_is_asked_for() {
                 assert!(fails && why.starts_with("v2 answered slower than 500ms in 10 of 10 first attempts"), "{why}");
                 assert!(why.ends_with(" > 2000"), "each of two tests has half of alpha: {why}");
             }
-            other => assert!(!fails, "{other:?}"),
+            other @ (Verdict::Inconclusive(_) | Verdict::Pass) => assert!(!fails, "{other:?}"),
         }
     }
 }

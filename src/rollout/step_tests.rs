@@ -94,10 +94,8 @@ impl World {
 }
 
 fn stays(transition: &Transition, wanted: &str) {
-    match transition {
-        Transition::Stay(why) => assert!(why.contains(wanted), "{why}"),
-        other => panic!("{other:?} instead of staying because {wanted}"),
-    }
+    let Transition::Stay(why) = transition else { panic!("{transition:?} instead of staying because {wanted}") };
+    assert!(why.contains(wanted), "{why}");
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn peers_in_full() {
     ] {
         let assumed =
             Assumed { rps, stable: errors(stable), canary: errors(canary), replicas: 1, users: None };
-        let mut row = |name: &str, one: &(dyn Fn(u64) -> Option<(f64, u64)> + Sync)| {
+        let row = |name: &str, one: &(dyn Fn(u64) -> Option<(f64, u64)> + Sync)| {
             let runs = 400;
             let found: Vec<_> = (0..runs).filter_map(|run| one(run * 15_485_863 + 5)).collect();
             let mut took: Vec<f64> = found.iter().map(|found| found.0).collect();

@@ -262,7 +262,7 @@ fn s5_2_detection_in_full() {
     println!(
         "| requests/s | weight | stable fails | canary fails | caught in an hour | mean | median | 90 % | requests failed |\n|---|---|---|---|---|---|---|---|---|"
     );
-    let mut row = |rps: f64, weight: f64, stable: f64, canary: f64, runs| {
+    let row = |rps: f64, weight: f64, stable: f64, canary: f64, runs| {
         let found = detection(rps, weight, stable, canary, runs);
         let Detection { caught, mean, median, ninety, failed } = found;
         println!(
