@@ -1,3 +1,5 @@
+//! What is thought of a canary, in words.
+
 use std::time::Duration;
 
 use super::*;

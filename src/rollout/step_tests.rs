@@ -1,3 +1,5 @@
+//! What a rollout does next, in every phase.
+
 use std::time::Duration;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! How often the test is wrong, and how soon it is right.
+
 use super::*;
 
 /// A small generator, so that every run is the same: xorshift64* (S. Vigna, 2016).

@@ -1,3 +1,5 @@
+//! The chances are those of the real split.
+
 use super::*;
 
 /// A small generator, so that every run is the same: xorshift64* (S. Vigna, 2016).

@@ -1,3 +1,5 @@
+//! Simulated rollouts are those of a router.
+
 use super::*;
 use crate::model::{ErrorLimit, Guard, LatencyGuard, OnFail, RolloutStep};
 use crate::simulation::{Rates, Users};

@@ -1,3 +1,5 @@
+//! What the command says, of good and of bad input.
+
 use super::*;
 
 const CONFIG: &str = "listeners: [{name: web, address: '127.0.0.1:0'}]
