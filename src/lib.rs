@@ -13,6 +13,7 @@ pub mod model;
 pub mod proxy;
 pub mod rollout;
 pub mod routing;
+pub mod simulation;
 pub mod state;
 pub mod telemetry;
 pub mod tls;

@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rollout", &["model"]),
     ("state", &["rollout", "model"]),
     ("routing", &["state", "model"]),
+    ("simulation", &["routing", "rollout", "model"]),
     ("config", &["model"]),
     ("kubernetes", &["model", "state", "telemetry"]),
     ("hooks", &["model", "telemetry"]),
@@ -34,7 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const ALL: &[&str] = &["*"];
 
 /// The rooms that are told the time and drawn their chances: no async, IO, clock, random source, log line or lock.
-const CORE: &[&str] = &["model", "rollout", "state", "routing"];
+const CORE: &[&str] = &["model", "rollout", "state", "routing", "simulation"];
 
 /// Crates that the core may not name.
 const NOT_IN_CORE_CRATES: &[&str] =

@@ -87,7 +87,11 @@ pub(super) async fn list_routes(State(admin): State<Arc<Admin>>) -> Result<Json<
         RouteList {
             generation: table.generation().0,
             problems: admin.control.problems().iter().map(status::problem).collect(),
-            routes: table.routes().iter().map(|route| status::route(route, &admin.recent, &rollouts)).collect(),
+            routes: table
+                .routes()
+                .iter()
+                .map(|route| status::route(route, &admin.recent, &rollouts))
+                .collect(),
         }
     });
     list.await.map(Json).map_err(|_| {

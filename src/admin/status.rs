@@ -1,7 +1,7 @@
 //! From the table and the tallies to what the API shows of a route.
 
-use crate::model::{PathMatch, PodKey, Problem, Share};
 use crate::control::{RolloutView, RolloutViews};
+use crate::model::{PathMatch, PodKey, Problem, Share};
 use crate::routing::tally::Snapshot;
 use crate::routing::{EndpointState, Member, Route, Version};
 use crate::state::RevisionEntry;
@@ -9,9 +9,8 @@ use crate::state::RevisionEntry;
 use super::mirror::{effective, full, mirror};
 use super::recent::{Counts, Recent};
 use super::wire::{
-    EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RolloutEvidence,
-    RolloutStatus, RolloutStepStatus, RouteStatus, UnassignedEndpoint,
-    VersionStatus,
+    EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RolloutEvidence, RolloutStatus,
+    RolloutStepStatus, RouteStatus, UnassignedEndpoint, VersionStatus,
 };
 
 /// How many endpoints of a kind are listed.
@@ -37,7 +36,13 @@ pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> 
         service: route.spec.backend.service.to_string(),
         hosts: route.spec.hosts.iter().map(ToString::to_string).collect(),
         paths: route.spec.paths.iter().map(path).collect(),
-        versions: route.versions.iter().zip(requests.into_iter().zip(users)).enumerate().filter_map(version).collect(),
+        versions: route
+            .versions
+            .iter()
+            .zip(requests.into_iter().zip(users))
+            .enumerate()
+            .filter_map(version)
+            .collect(),
         unassigned_count: route.unassigned.len(),
         unassigned: route
             .unassigned

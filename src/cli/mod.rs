@@ -12,8 +12,9 @@ mod handover;
 mod limits;
 mod mirror;
 mod rollout;
-mod scenario;
 mod run;
+mod scenario;
+mod simulate;
 mod sockets;
 mod status;
 mod takeover;
@@ -61,6 +62,8 @@ enum Command {
     Weight(weight::WeightArgs),
     /// Look at the revisions of a route's weights, and go back.
     Rollout(rollout::RolloutArgs),
+    /// Play a config's rollout against assumed rates, before production.
+    Simulate(simulate::SimulateArgs),
     /// Print the JSON Schema of the config file.
     Schema,
     /// Print completions for a shell.
@@ -104,6 +107,7 @@ fn run_command(command: &Command, out: &mut dyn Write) -> Result<(), CliError> {
         Command::Status(args) => status::status(args, out),
         Command::Weight(args) => weight::weight(args, out),
         Command::Rollout(args) => rollout::rollout(args, out),
+        Command::Simulate(args) => simulate::simulate(args, out),
         Command::Schema => check::schema(out),
         Command::Completions { shell } => {
             // To memory first: it panics when it cannot write.

@@ -301,7 +301,10 @@ impl Input for Chance {
             },
             Value::Text(text) if text.parse::<f64>().is_ok() => in_quotes(text),
             Value::Text(text) if text.trim_end().ends_with('%') => {
-                format!("`{}` has a percent sign: write the chance itself, like 0.001 for 0.1 %", shorten(text, 40))
+                format!(
+                    "`{}` has a percent sign: write the chance itself, like 0.001 for 0.1 %",
+                    shorten(text, 40)
+                )
             }
             Value::Text(_)
             | Value::Bool(_)

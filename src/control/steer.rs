@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::hooks::{Hooks, Note};
 use crate::model::{HookEvent, RolloutSpec, RouteName, RouteSpec, Share, Sides, Timestamp};
-use crate::rollout::{Facts, Findings, Phase, Rollout, Transition, step};
+use crate::rollout::{Facts, Findings, LOOK, Phase, Rollout, Transition, step};
 use crate::routing::{Evidence, Route, RoutingTable};
 use crate::state::{Desired, Touched};
 
 use super::gates::Gates;
 
-/// How often what was seen is looked at: a canary that is worse costs no more requests than pass in that time.
-const LOOK: Duration = Duration::from_millis(50);
 /// The longest time between two looks that counts as judged: a process that stood still has judged nothing meanwhile.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How often evidence is saved while a rollout is under way.

@@ -93,9 +93,7 @@ impl Failure {
             | Self::Upstream(_)
             | Self::Timeout
             | Self::Status(_)
-            | Self::TakenBack => {
-                self.again(method)
-            }
+            | Self::TakenBack => self.again(method),
         }
     }
 

@@ -48,7 +48,13 @@ pub struct Findings {
 impl Judge {
     /// Takes in what was seen since the last call, at this share of the canary (0 to 1): the counts of all first attempts, and
     /// each that went badly.
-    pub fn take(&mut self, guard: &Guard, counts: Sides, share: f64, seen: impl IntoIterator<Item = Sighting>) {
+    pub fn take(
+        &mut self,
+        guard: &Guard,
+        counts: Sides,
+        share: f64,
+        seen: impl IntoIterator<Item = Sighting>,
+    ) {
         self.total = self.total.plus(counts);
         self.step = self.step.plus(counts);
         let margin = guard.error_margin.ratio();
@@ -75,15 +81,14 @@ impl Judge {
     #[must_use]
     pub fn findings<'a>(&'a self, guard: &Guard, peers: impl IntoIterator<Item = &'a Judge>) -> Findings {
         let all: Vec<&Judge> = std::iter::once(self).chain(peers).collect();
-        let sum = |of: fn(&Judge) -> Sides| all.iter().fold(Sides::default(), |sum, judge| sum.plus(of(judge)));
+        let sum =
+            |of: fn(&Judge) -> Sides| all.iter().fold(Sides::default(), |sum, judge| sum.plus(of(judge)));
         let tests = if guard.latency.is_some() { 2.0 } else { 1.0 };
         Findings {
             total: sum(|judge| judge.total),
             step: sum(|judge| judge.step),
             log_errors: Test::joined(all.iter().map(|judge| &judge.errors)),
-            log_slowness: guard
-                .latency
-                .map(|_| Test::joined(all.iter().map(|judge| &judge.slowness))),
+            log_slowness: guard.latency.map(|_| Test::joined(all.iter().map(|judge| &judge.slowness))),
             // Either may be a false alarm: each gets its part of the chance.
             log_threshold: (tests / guard.alpha).ln(),
         }
@@ -136,7 +141,10 @@ impl Findings {
         let had = self.step.canary.requests;
         if had < guard.min_requests {
             let wanted = Thousands(guard.min_requests);
-            return Some(format!("{canary} has had {} of the {wanted} requests that a step needs", Thousands(had)));
+            return Some(format!(
+                "{canary} has had {} of the {wanted} requests that a step needs",
+                Thousands(had)
+            ));
         }
         // Half-way, by the logarithm: a canary that looks worse gets no more until it looks better, or fails.
         let worst = self.log_slowness.map_or(self.log_errors, |log| log.max(self.log_errors));

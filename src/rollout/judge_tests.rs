@@ -50,7 +50,9 @@ fn s5_4_too_little_is_inconclusive_and_enough_passes() {
 #[test]
 fn what_looks_worse_waits() {
     let (guard, mut judge) = (Guard { min_requests: 0, ..Guard::default() }, Judge::default());
-    judge.take(&guard, Sides::default(), 0.01, [bad(0, Side::Canary, AttemptClass::Error)]);
+    let at = Placement::Split { window: 0, before: 0.0, share: 0.004, chosen: false };
+    let rare = Sighting { side: Side::Canary, class: AttemptClass::Error, at };
+    judge.take(&guard, Sides::default(), 0.004, [rare]);
     let Verdict::Inconclusive(why) = verdict(&judge, &guard) else { panic!("{:?}", verdict(&judge, &guard)) };
     assert!(why.starts_with("v2 looks worse, which is not certain yet"), "{why}");
     judge.take(&guard, Sides::default(), 0.01, (1..400).map(|i| bad(i, Side::Stable, AttemptClass::Error)));
@@ -67,7 +69,10 @@ fn slow_answers_are_judged_where_that_is_asked_for() {
         judge.take(&guard, sides, 0.01, (0..10).map(|i| bad(i, Side::Canary, AttemptClass::Slow)));
         match verdict(&judge, &guard) {
             Verdict::Fail(why) => {
-                assert!(fails && why.starts_with("v2 answered slower than 500ms in 10 of 10 first attempts"), "{why}");
+                assert!(
+                    fails && why.starts_with("v2 answered slower than 500ms in 10 of 10 first attempts"),
+                    "{why}"
+                );
                 assert!(why.ends_with(" > 2000"), "each of two tests has half of alpha: {why}");
             }
             other @ (Verdict::Inconclusive(_) | Verdict::Pass) => assert!(!fails, "{other:?}"),
@@ -86,6 +91,8 @@ fn an_absolute_limit_needs_its_requests() {
     judge.take(&guard, Sides { stable: counts(1, 0, 0), canary: counts(1, 0, 0) }, 0.5, []);
     assert_eq!(
         verdict(&judge, &guard),
-        Verdict::Fail("v2 failed 10 of 50 first attempts in this step, more than the limit of 5 %".to_owned())
+        Verdict::Fail(
+            "v2 failed 10 of 50 first attempts in this step, more than the limit of 5 %".to_owned()
+        )
     );
 }

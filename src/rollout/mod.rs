@@ -8,8 +8,9 @@ mod judge;
 mod phase;
 mod step;
 mod test;
+mod windows;
 
 pub use judge::{Findings, Judge, Verdict};
 pub use phase::{Asked, AskedError, PausedBy, Phase, Rollout, Transition};
-pub use step::{Facts, step};
+pub use step::{Facts, LOOK, step};
 pub use test::{RATIOS, Test};

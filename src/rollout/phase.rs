@@ -54,7 +54,6 @@ impl Phase {
         }
     }
 
-
     /// Whether it can still change.
     #[must_use]
     pub fn is_active(self) -> bool {

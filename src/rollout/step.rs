@@ -1,8 +1,13 @@
 //! What a rollout does next.
 
+use std::time::Duration;
+
 use crate::model::{OnFail, RolloutSpec, Share, VersionName};
 
 use super::{Findings, PausedBy, Phase, Rollout, Transition, Verdict};
+
+/// How often what was seen is looked at: a canary that is worse costs no more requests than pass in that time.
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// What a rollout must know of the world around it.
 #[derive(Clone, Debug)]
@@ -68,7 +73,7 @@ fn waits(rollout: &Rollout, spec: &RolloutSpec, facts: &Facts<'_>, verdict: &Ver
     }
     let hold = spec.steps.get(rollout.step).map(|step| step.hold).unwrap_or_default();
     if let Some(left) = hold.checked_sub(rollout.held()).filter(|left| !left.is_zero()) {
-        let seconds = std::time::Duration::from_secs(left.as_secs_f64().ceil() as u64);
+        let seconds = Duration::from_secs(left.as_secs_f64().ceil() as u64);
         let weight = spec.steps.get(rollout.step).map_or(Share::ZERO, |step| step.weight);
         return Some(format!("at {weight} % for {} more", humantime::format_duration(seconds)));
     }

@@ -20,40 +20,48 @@
 //! that M. Lindon et al. described for rollouts, arXiv 2205.14762). Several ratios are bet on at once, with a part of the
 //! stake each ([`RATIOS`]): the sum is an e-process too.
 //!
-//! # The chance of a request of the exact split
+//! # The chance
 //!
-//! The split is not a coin: each window of requests has exactly one canary request. Given all that was drawn before, the
-//! chance of the next is often 0 or near 1, and a test with that chance learns little. But the test looks at bad requests
-//! alone, in any order, and so may know less: of a window with the canary at a uniformly random place, and of its bad requests
-//! seen so far, all of them stable's, the next bad one was the canary's with the chance `s / (1 - over - seen)`: `s` its share,
-//! `seen` the sum of theirs, and `over` what the last request of the window before had of this one. Once the canary's request
-//! is seen, no other of that window can be it. Requests that lie in two windows are left out. A chance that is taken too
-//! large only makes the test more careful, so that `over` may be too large, and is where the weight has just changed.
-//! Above a half, where windows are a request long, the chance given all before is used.
+//! A request of the exact split goes to the canary with the chance of its share, and what is known of others near it changes
+//! that: `windows` has the chance given all bad requests that were looked at before, in whatever order they ended. That is what
+//! makes each bet fair. Where the chance is taken too large, the test is only more careful: for `λ ≥ 0` the factors above are
+//! then less on average, as `p / p' ≤ 1` and `(1 - p) / (1 - p') ≥ 1`. So is a canary that is better than stable: it gets less of
+//! what goes badly than its chance.
+//!
+//! # The margin
+//!
+//! Each request of a route is charged `1 - λ δ` once it has ended, and a bad one its `- λ δ` once more. That pays for what is not
+//! known of requests that went well: where the canary may fail more often, they are the less likely its own, and the others
+//! the more. It pays for more than that as long as no more than half of all requests go badly. A bad request that was placed at
+//! another share than that in force stakes no more than what requests are charged for now.
+//!
+//! # Users
+//!
+//! Where users are dealt out, not requests, a user is one coin: what he meets first, once (semantics §5.3). All replicas meet the
+//! same users, so that what they have seen of them does not multiply: the most convincing replica speaks for all, and its
+//! e-value is divided by the number of replicas.
 //!
 //! # What it does not see
 //!
 //! Bad requests are counted when they end. Where the canary fails at once and stable fails, as often, only after a timeout, the
-//! canary looks worse for as long as a timeout takes.
+//! canary looks worse for as long as a timeout takes. After a restart, a user who had a bad request before may count once more.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Placement;
 
+use super::windows::{EPSILON, Windows};
+
 /// The ratios of the canary's rate to stable's that are bet on, and the part of the stake that each gets. More on those that
 /// a broken release has: they must be found in seconds.
-pub const RATIOS: [(f64, f64); 5] = [(1.3, 0.05), (2.0, 0.15), (6.0, 0.3), (20.0, 0.3), (300.0, 0.2)];
+pub const RATIOS: [(f64, f64); 5] = [(1.3, 0.05), (2.0, 0.15), (6.0, 0.27), (20.0, 0.35), (300.0, 0.18)];
 
 /// How much of its wealth a bet stakes at most.
 const MOST: f64 = 0.98;
-/// How many windows with a bad request are remembered: requests end in another order than they began in.
-const WINDOWS: usize = 8_192;
 /// How many users who had a bad request are remembered; those beyond are not judged, rather than counted twice.
 const USERS: usize = 262_144;
-/// A place on the border of two windows, give or take a rounding.
-const EPSILON: f64 = 1e-9;
 
 /// A test of one question, as far as it has come.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -61,6 +69,12 @@ const EPSILON: f64 = 1e-9;
 pub struct Test {
     /// The logarithm of what each bet is worth.
     bets: [f64; RATIOS.len()],
+    /// The same of users.
+    #[serde(default)]
+    by_user: [f64; RATIOS.len()],
+    /// The share in force.
+    #[serde(skip)]
+    share: f64,
     /// Which bad requests are known of a window. Not saved: a restart begins new windows.
     #[serde(skip)]
     windows: Windows,
@@ -71,7 +85,7 @@ pub struct Test {
 
 impl PartialEq for Test {
     fn eq(&self, other: &Self) -> bool {
-        self.bets == other.bets
+        self.bets == other.bets && self.by_user == other.by_user
     }
 }
 
@@ -79,30 +93,25 @@ impl Test {
     /// A request went badly: at the canary, or at stable. `margin` is how much more of its requests the canary may have go
     /// badly, 0 to 1.
     pub fn bad(&mut self, canary: bool, at: Placement, margin: f64) {
-        let (share, chance) = match at {
-            Placement::Split { window, before, share, .. } if share <= 0.5 => {
-                match self.windows.chance(window, before, share, canary) {
-                    Some(chance) => (share, chance),
-                    None => return,
-                }
+        let (share, chance, bets) = match at {
+            Placement::Split { window, before, share, .. } => {
+                let Some(chance) = self.windows.chance(window, before, share, canary) else { return };
+                (share, chance, &mut self.bets)
             }
-            Placement::Split { before, share, chosen, .. } => match known(before, share, chosen) {
-                chance if chance > EPSILON && chance < 1.0 - EPSILON => (chance, chance),
-                _ => return,
-            },
             // A user counts once: he comes again, and fails again (semantics §5.3).
             Placement::User { point, share } => {
-                if !(share > 0.0 && share < 1.0) || self.users.len() >= USERS {
+                let says = share > EPSILON && share < 1.0 - EPSILON && self.users.len() < USERS;
+                if !says || !self.users.insert(point) {
                     return;
                 }
-                if !self.users.insert(point) {
-                    return;
-                }
-                (share, share)
+                (share, share, &mut self.by_user)
             }
         };
-        for (worth, (ratio, _)) in self.bets.iter_mut().zip(RATIOS) {
-            let stake = stake(ratio, share, margin);
+        for (worth, (ratio, _)) in bets.iter_mut().zip(RATIOS) {
+            let mut stake = stake(ratio, share, margin);
+            if margin > 0.0 {
+                stake = stake.min(self::stake(ratio, self.share, margin));
+            }
             let loss = 1.0 / (1.0 - chance) + margin;
             // A bet that could lose all is not made.
             if stake * loss < 1.0 - EPSILON {
@@ -112,8 +121,9 @@ impl Test {
         }
     }
 
-    /// So many requests were placed at this share of the canary, well or badly: with a margin, each costs a little.
+    /// So many requests ended while this share of the canary was in force, well or badly: with a margin, each costs a little.
     pub fn passed(&mut self, requests: u64, share: f64, margin: f64) {
+        self.share = share;
         if margin > 0.0 && share > 0.0 && share < 1.0 {
             for (worth, (ratio, _)) in self.bets.iter_mut().zip(RATIOS) {
                 *worth += requests as f64 * (1.0 - stake(ratio, share, margin) * margin).ln();
@@ -124,19 +134,34 @@ impl Test {
     /// The natural logarithm of the e-value: 0 without evidence, more the more it speaks against the canary.
     #[must_use]
     pub fn log_e_value(&self) -> f64 {
-        log_mixture(&self.bets)
+        Self::joined([self])
     }
 
-    /// What several replicas have seen, as one: independent evidence multiplies, bet by bet (semantics §5.5).
+    /// What several replicas have seen, as one: independent evidence multiplies, bet by bet (semantics §5.5); that of users, who
+    /// come to all of them, does not.
     #[must_use]
-    pub fn joined<'a>(tests: impl IntoIterator<Item = &'a Test>) -> f64 {
+    pub fn joined<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone) -> f64 {
         let mut bets = [0.0; RATIOS.len()];
-        for test in tests {
+        let mut replicas = 0_u32;
+        for test in tests.clone() {
+            replicas += 1;
             for (sum, worth) in bets.iter_mut().zip(test.bets) {
                 *sum += worth;
             }
         }
-        log_mixture(&bets)
+        let most = |most: Option<f64>, test: &Test| {
+            let with_users: [f64; RATIOS.len()] = std::array::from_fn(|i| {
+                bets.get(i).copied().unwrap_or_default() + test.by_user.get(i).copied().unwrap_or_default()
+            });
+            let log = log_mixture(&with_users);
+            Some(most.map_or(log, |most| most.max(log)))
+        };
+        let with_users = |test: &&Test| test.by_user.iter().any(|worth| *worth != 0.0);
+        match tests.into_iter().filter(with_users).fold(None, most) {
+            // A replica that has seen no user may be the most convincing one.
+            Some(log) => log.max(log_mixture(&bets)) - f64::from(replicas.max(1)).ln(),
+            None => log_mixture(&bets),
+        }
     }
 }
 
@@ -150,58 +175,6 @@ fn log_mixture(bets: &[f64; RATIOS.len()]) -> f64 {
     let most = bets.iter().fold(f64::NEG_INFINITY, |most, worth| most.max(*worth));
     let sum: f64 = bets.iter().zip(RATIOS).map(|(worth, (_, part))| part * (worth - most).exp()).sum();
     most + sum.ln()
-}
-
-/// The chance of a request of the exact split given all that were drawn before it: the table in `routing::split`.
-fn known(before: f64, share: f64, chosen: bool) -> f64 {
-    let over = before + share - 1.0;
-    match (over < 0.0, chosen) {
-        (true, true) => 0.0,
-        (true, false) => share / (1.0 - before),
-        (false, true) => over / before,
-        (false, false) => 1.0,
-    }
-}
-
-/// The windows that had a bad request of late.
-#[derive(Clone, Debug, Default)]
-struct Windows {
-    seen: HashMap<u32, Window>,
-    order: VecDeque<u32>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Window {
-    /// The sum of the shares of the bad requests that are known.
-    mass: f64,
-    /// One of them was the canary's.
-    canary: bool,
-}
-
-impl Windows {
-    /// The chance that a bad request of this window is the canary's, given those that are known; nothing where it says
-    /// nothing. From then on it is known too.
-    fn chance(&mut self, number: u32, before: f64, share: f64, canary: bool) -> Option<f64> {
-        if share <= 0.0 || before + share > 1.0 + EPSILON {
-            return None;
-        }
-        let window = self.seen.entry(number).or_insert_with(|| {
-            self.order.push_back(number);
-            Window::default()
-        });
-        let over = before % share;
-        let over = if over < EPSILON || share - over < EPSILON { 0.0 } else { over };
-        let chance = share / (1.0 - over - window.mass);
-        let says = !window.canary && chance > 0.0 && chance < 1.0 - EPSILON;
-        window.mass += share;
-        window.canary |= canary;
-        if self.order.len() > WINDOWS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        says.then_some(chance)
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use crate::model::{
-    Balance, Cohort, EndpointId, EndpointPhase, Moment, Protocol, Revision, RouteSpec, Timestamp, UpstreamTls, VersionName,
+    Balance, Cohort, EndpointId, EndpointPhase, Moment, Protocol, Revision, RouteSpec, Timestamp,
+    UpstreamTls, VersionName,
 };
 use crate::state::ResolvedEndpoint;
 
@@ -173,7 +174,11 @@ impl CarriedRoute {
         let same = |(of, evidence): &(Timestamp, Arc<Evidence>)| {
             *of == began && evidence.canary() == canary && evidence.slow() == slow
         };
-        let kept = self.evidence.take().filter(same).unwrap_or_else(|| (began, Arc::new(Evidence::new(canary, slow))));
+        let kept = self
+            .evidence
+            .take()
+            .filter(same)
+            .unwrap_or_else(|| (began, Arc::new(Evidence::new(canary, slow))));
         Some(Arc::clone(&self.evidence.insert(kept).1))
     }
 

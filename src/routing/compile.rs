@@ -135,7 +135,8 @@ impl Compiler {
         problems.sort();
         problems.dedup();
         let budget = Arc::clone(&carried.budget);
-        let rollout = desired.weights(&spec.name).and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
+        let rollout =
+            desired.weights(&spec.name).and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
         let evidence = carried.evidence(spec, rollout.map(|rollout| rollout.started));
         let (judged, taken_back) = (evidence.as_ref().map(|e| e.canary()), taken_back(spec, weights, &asked));
         let audience =
@@ -234,7 +235,9 @@ const ABORT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Ends what lasts of the connections to a version that its rollout took back (semantics §5.6).
 fn take_back(spec: &RouteSpec, weights: Option<&RouteWeights>, carried: &mut CarriedRoute, now: Moment) {
-    let Some(rollout) = weights.and_then(RouteWeights::rollout).filter(|last| last.was_taken_back()) else { return };
+    let Some(rollout) = weights.and_then(RouteWeights::rollout).filter(|last| last.was_taken_back()) else {
+        return;
+    };
     let deadline = spec.rollout.as_ref().map_or(ABORT_DEADLINE, |rollout| rollout.abort_deadline);
     carried.take_back(&rollout.version, rollout.started, now.after(deadline));
 }

@@ -58,7 +58,13 @@ impl Evidence {
     }
 
     /// A first attempt at this version ended, `took` after its begin. `at` is only asked for where it went badly.
-    pub fn record(&self, version: usize, outcome: AttemptOutcome, took: Duration, at: impl FnOnce() -> Placement) {
+    pub fn record(
+        &self,
+        version: usize,
+        outcome: AttemptOutcome,
+        took: Duration,
+        at: impl FnOnce() -> Placement,
+    ) {
         let side = match version {
             0 => Side::Stable,
             version if version == self.canary => Side::Canary,
@@ -86,7 +92,9 @@ impl Evidence {
     fn class(&self, outcome: AttemptOutcome, took: Duration) -> Option<AttemptClass> {
         match outcome {
             AttemptOutcome::Answered(500..) => Some(AttemptClass::Error),
-            AttemptOutcome::Answered(_) if self.slow.is_some_and(|limit| took > limit) => Some(AttemptClass::Slow),
+            AttemptOutcome::Answered(_) if self.slow.is_some_and(|limit| took > limit) => {
+                Some(AttemptClass::Slow)
+            }
             AttemptOutcome::Answered(_) => Some(AttemptClass::Ok),
             AttemptOutcome::Failed(FailureKind::Connect) => None,
             AttemptOutcome::Failed(FailureKind::Reset | FailureKind::Timeout | FailureKind::Protocol) => {
@@ -151,7 +159,16 @@ mod tests {
         let bad: Vec<_> = evidence.take().map(|seen| (seen.side, seen.class)).collect();
         let (stable, canary) = (Side::Stable, Side::Canary);
         let error = AttemptClass::Error;
-        assert_eq!(bad, [(stable, AttemptClass::Slow), (stable, error), (canary, error), (canary, error), (canary, error)]);
+        assert_eq!(
+            bad,
+            [
+                (stable, AttemptClass::Slow),
+                (stable, error),
+                (canary, error),
+                (canary, error),
+                (canary, error)
+            ]
+        );
         assert_eq!(evidence.take().count(), 0);
     }
 

@@ -218,3 +218,18 @@ proptest! {
         prop_assert!((f, ahead) != (0, true), "ahead of a window that has not begun");
     }
 }
+
+#[test]
+fn a_version_that_gets_all_is_placed_too() {
+    let place = || Arc::new(Place::default());
+    for (weights, version, share) in [([0, 7], 1, 1.0), ([7, 0], 0, 0.0)] {
+        let split = Split::new([(0, weights[0], place()), (1, weights[1], place())]);
+        let (drawn, step) = split.draw_of_two(|| 1);
+        let at = step.unwrap().placement();
+        assert_eq!(drawn, Some(version));
+        assert_eq!(at, Placement::Split { window: 0, before: 0.0, share, chosen: false });
+    }
+    // Of three, nothing is known.
+    let split = Split::new([(0, 1, place()), (1, 1, place()), (2, 1, place())]);
+    assert_eq!(split.draw_of_two(|| 1).1, None);
+}

@@ -237,7 +237,12 @@ impl Desired {
     ///
     /// # Errors
     /// When the route is unknown, has no rollout, or that is not to be had in its phase. Nothing is changed then.
-    pub fn ask_rollout(&mut self, route: &str, asked: Asked, request: Request) -> Result<Touched, WeightsError> {
+    pub fn ask_rollout(
+        &mut self,
+        route: &str,
+        asked: Asked,
+        request: Request,
+    ) -> Result<Touched, WeightsError> {
         let (spec, weights) = self.route_mut(route)?;
         let outcome = weights.ask(&spec, asked, request)?;
         self.note_rollout(&spec.name);
@@ -286,7 +291,8 @@ impl Desired {
     }
 
     fn note_rollout(&mut self, route: &RouteName) {
-        let active = self.weights.get(route).and_then(RouteWeights::rollout).is_some_and(|r| r.phase.is_active());
+        let active =
+            self.weights.get(route).and_then(RouteWeights::rollout).is_some_and(|r| r.phase.is_active());
         if active {
             self.under_way.insert(route.clone());
         } else {
