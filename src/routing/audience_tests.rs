@@ -49,6 +49,7 @@ fn spec(audience: Audience, on_empty: OnEmpty, weights: [&str; 2]) -> RouteSpec 
         selector: Some(format!("version={name}").parse().unwrap()),
         backend: None,
         weight: weight.map(|weight| weight.parse().unwrap()),
+        max_in_flight_per_pod: None,
     };
     let step = |percent| RolloutStep {
         weight: Share::from_percent(percent).unwrap(),

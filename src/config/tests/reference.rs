@@ -125,13 +125,10 @@ fn needs(schema: &Value, key: &str) -> Value {
         ("certificate", "certFile" | "keyFile") => {
             mapping = json!({"certFile": "tls.crt", "keyFile": "tls.key"});
         }
-        ("route", "mirror" | "rollout") => {
+        ("route", "mirror" | "rollout" | "rules" | "cohort") => {
             mapping["versions"] = json!([{"name": "v1", "selector": "version=v1"}, {"name": "v2"}]);
         }
         ("client certificates", "required") => mapping["caFile"] = json!("ca.crt"),
-        ("route", "rules" | "cohort" | "rollout") => {
-            mapping["versions"] = json!([{"name": "v1", "selector": "version!=v2"}, {"name": "v2"}]);
-        }
         ("rule", "header" | "cookie" | "query" | "methods" | "clientCidrs" | "and") => {
             mapping["version"] = json!("v2");
         }

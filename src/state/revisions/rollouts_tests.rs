@@ -19,6 +19,7 @@ fn spec(canary: &str, steps: &[&str], weight: &str) -> RouteSpec {
         selector: None,
         backend: None,
         weight: weight.map(|w| w.parse().unwrap()),
+        max_in_flight_per_pod: None,
     };
     RouteSpec {
         name: "shop".parse().unwrap(),
@@ -26,6 +27,7 @@ fn spec(canary: &str, steps: &[&str], weight: &str) -> RouteSpec {
         paths: Vec::new(),
         backend: BackendRef { service: ServiceKey::new("web", "svc"), port: None },
         versions: vec![version("v1", None), version("v2", Some(weight)), version("v3", None)],
+        audience: Default::default(),
         on_empty: OnEmpty::Spill,
         balance: crate::model::Balance::LeastRequest,
         traffic: crate::model::Traffic::default(),
