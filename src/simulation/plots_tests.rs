@@ -57,7 +57,7 @@ fn chart(path: &Path, titles: [&str; 3], x: std::ops::Range<f64>, y: std::ops::R
 fn plot_false_alarms() {
     let bound = (0..=30).map(|i| 10_f64.powf(f64::from(i) / 10.0)).map(|e| (e, 1.0 / e)).collect();
     let mut lines: Vec<Line> = vec![("1 / e: the most that is allowed".to_owned(), bound)];
-    let picked = [0, 1, 4, 6, 8, 12];
+    let picked = [0, 1, 4, 6, 9, 13];
     let all = kinds();
     let single = Harmless::new(0.001, &[1.0]);
     for case in std::iter::once(&single).chain(picked.iter().map(|i| &all[*i])) {

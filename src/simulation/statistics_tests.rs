@@ -115,6 +115,11 @@ pub(super) fn kinds() -> Vec<Harmless> {
         dealt(Harmless::new(0.05, &changing)),
         Harmless::new(0.02, &changing).but(", 3 replicas", |case| case.assumed.replicas = 3),
         dealt(Harmless::new(0.05, &changing)).but(", 3 replicas", |case| case.assumed.replicas = 3),
+        // Who fails at one replica fails at the others too.
+        Harmless::new(0.9, &[10.0]).but(", by user, 20 replicas, 100 users", |case| {
+            case.assumed.users = Some(Users { number: 100, dealt: true });
+            case.assumed.replicas = 20;
+        }),
         Harmless::new(0.02, &changing).but(", the canary 1 % more, margin 1 %", |case| {
             case.assumed.canary.errors += 0.01;
             case.guard.error_margin = share(1.0);
