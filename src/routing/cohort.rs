@@ -61,9 +61,14 @@ impl CompiledCohort {
         salted.add(cohort.salt.as_bytes());
         salted.add(&[0]);
         let share = |version: usize| drawn.get(version).copied().unwrap_or_default();
-        let shares = drawn.iter().filter(|share| **share > Share::ZERO).count();
-        let compared = |canary: &usize| shares == 2 && share(0) > Share::ZERO && share(*canary) > Share::ZERO;
-        let judged = canary.filter(compared).map(share);
+        // Only two are compared; also where one of them has all, which says nothing of it but counts.
+        let third = |canary: usize| {
+            drawn
+                .iter()
+                .enumerate()
+                .any(|(place, share)| place != 0 && place != canary && *share > Share::ZERO)
+        };
+        let judged = canary.filter(|canary| share(*canary) > Share::ZERO && !third(*canary)).map(share);
         Self { cohort: cohort.clone(), salted, stretches: stretches(asked, drawn), judged }
     }
 

@@ -213,6 +213,7 @@ fn s5_3_a_rollout_is_judged_by_users_where_two_versions_have_some() {
     };
     assert_eq!(judged(&[900_000, 100_000], &[900_000, 100_000], Some(1)), Some(share(100_000)));
     assert_eq!(judged(&[900_000, 0, 100_000], &[900_000, 0, 100_000], Some(2)), Some(share(100_000)));
+    assert_eq!(judged(&[0, WHOLE], &[0, WHOLE], Some(1)), Some(Share::ALL), "its last step counts too");
     assert_eq!(judged(&[900_000, 100_000], &[900_000, 100_000], None), None, "no rollout");
     assert_eq!(judged(&[900_000, 100_000], &[WHOLE, 0], Some(1)), None, "the canary has no pod");
     assert_eq!(judged(&[800_000, 100_000, 100_000], &[800_000, 100_000, 100_000], Some(1)), None, "three");
