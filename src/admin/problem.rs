@@ -85,6 +85,9 @@ impl From<ChangeError> for Refused {
                 "the router is handing over to a new process, and nothing was changed here: ask again in a moment, on a new \
                  connection, and the new process answers",
             ),
+            error @ ChangeError::NotShared(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-shared", error.to_string())
+            }
             ChangeError::Stopping => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "stopping",

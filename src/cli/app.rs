@@ -9,16 +9,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminOptions};
-use crate::config::{self, ConfigErrors, Discovery, Settings, StateStore};
-use crate::control::{self, Begin, Control, RoutesConfig, StateFile};
-use crate::kubernetes::{self, ClusterAccess, WatchEvent};
+use crate::config::{self, ConfigErrors, Discovery, Settings};
+use crate::control::{self, Begin, Control, RoutesConfig};
+use crate::kubernetes::{self, ClusterAccess, Release, WatchEvent};
 use crate::model::{ListenerTls, Problem, ServiceKey, StaticEndpoint};
 use crate::proxy::{
     Drain, Gateway, GatewayOptions, PodConnector, Server, SetAside, Shutdown, Stop, check_health,
     watch_set_aside,
 };
 use crate::routing::tally::Unrouted;
-use crate::state::SavedState;
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tls;
 
@@ -26,6 +25,7 @@ use super::certificates;
 use super::handover::{GivenSocket, Taking};
 use super::limits::Budget;
 use super::sockets::Sockets;
+use super::state;
 
 /// How many endpoints that were set aside may wait to be looked at.
 const SET_ASIDE: usize = 256;
@@ -47,6 +47,8 @@ pub struct Router {
     server: JoinHandle<usize>,
     admin_server: JoinHandle<()>,
     background: Background,
+    /// Lets go of what this replica holds among the others.
+    release: Option<Release>,
     /// What the next process may be given.
     pub(super) to_give: Vec<GivenSocket>,
     /// Waits for that process, and ends with its number.
@@ -71,6 +73,7 @@ pub(super) struct Starting {
     access_log: Option<AccessLog>,
     set_aside: mpsc::Sender<SetAside>,
     background: Background,
+    release: Option<Release>,
     certificates: Arc<tls::Store>,
 }
 
@@ -92,18 +95,22 @@ impl Starting {
         let access_log = open_access_log(&settings.access_log)?;
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
-        let (state_file, saved, state_problems) = open_state(&settings.state, begin)?;
+        let opened = state::open(&settings.state, begin)?;
+        let (heard, events) = mpsc::channel(CLUSTER_EVENTS);
+        let shared = opened.common.as_ref().map(|_| state::link(heard.clone()));
+        let (store, ends) = shared.unzip();
         // Nothing fails from here on, save the threads that watch files.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
-            saved,
-            state_file,
+            saved: opened.saved,
+            state_file: opened.file,
+            store,
             telemetry: Arc::clone(&telemetry),
             begin,
         });
         control.listens_at(sockets.own_addresses()).await;
-        state_problems.iter().for_each(|problem| telemetry.problem_found(problem));
-        control.set_problems("state", state_problems).await;
+        opened.problems.iter().for_each(|problem| telemetry.problem_found(problem));
+        control.set_problems("state", opened.problems).await;
         let mut background: Background = vec![("the control task", control_task)];
         background.extend(certificates::follow(&certificates, cluster.as_ref(), &control, &telemetry)?);
         if let Some(file) = file {
@@ -112,18 +119,43 @@ impl Starting {
             let following = follow_config(file, settings.clone(), control, certificates.clone(), telemetry)?;
             background.push(("the watch of the config file", tokio::spawn(following)));
         }
+        let mut release = None;
         if let Some(client) = cluster {
-            background.extend(follow_cluster(client, &control, &telemetry));
+            if let (Some(common), Some(ends)) = (&opened.common, ends) {
+                let (tasks, let_go) = state::share(&client, common, ends, &telemetry);
+                background.extend(tasks);
+                release = Some(let_go);
+            }
+            background.extend(follow_cluster(client, heard, events, &control, &telemetry));
         }
         let (set_aside, watching_pods) = watch_pods(&control, certificates.connectors(), &telemetry);
         background.extend(watching_pods);
-        Ok(Self { settings, sockets, control, telemetry, access_log, set_aside, background, certificates })
+        Ok(Self {
+            settings,
+            sockets,
+            control,
+            telemetry,
+            access_log,
+            set_aside,
+            background,
+            release,
+            certificates,
+        })
     }
 
     /// Serves.
     pub(super) fn serve(self) -> Router {
-        let Self { settings, sockets, control, telemetry, access_log, set_aside, background, certificates } =
-            self;
+        let Self {
+            settings,
+            sockets,
+            control,
+            telemetry,
+            access_log,
+            set_aside,
+            background,
+            release,
+            certificates,
+        } = self;
         let to_give = sockets.to_give(&settings);
         let budget = Budget::now(&settings);
         let Sockets { listeners, admin: admin_listener } = sockets;
@@ -168,6 +200,7 @@ impl Starting {
             server,
             admin_server,
             background,
+            release,
             to_give,
             giving: None,
         }
@@ -266,6 +299,9 @@ impl Router {
         if let Some(giving) = self.giving {
             giving.abort();
         }
+        if let Some(release) = self.release {
+            release.now().await;
+        }
         self.background.iter().for_each(|(_, task)| task.abort());
         if cut > 0 {
             tracing::warn!(
@@ -309,35 +345,6 @@ async fn connect(discovery: &Discovery) -> anyhow::Result<Option<kubernetes::Cli
     Ok(Some(kubernetes::connect(&access).await?))
 }
 
-fn open_state(
-    store: &StateStore,
-    begin: Begin,
-) -> anyhow::Result<(Option<StateFile>, SavedState, Vec<Problem>)> {
-    match store {
-        StateStore::Memory => {
-            let problem = Problem::new(
-                "weights and their history are kept in memory alone, and a restart goes back to the config's weights",
-                "set `state: {file: …}`",
-            );
-            Ok((None, SavedState::default(), vec![problem]))
-        }
-        // The process before has it, and what is in it comes with the hand-over.
-        StateStore::File(path) if begin == Begin::AfterHandOver => {
-            Ok((Some(StateFile::inherited(path)), SavedState::default(), Vec::new()))
-        }
-        StateStore::File(path) => {
-            let (file, restored) = StateFile::open(path)?;
-            let damaged = restored.damaged.map(|told| {
-                Problem::new(
-                    told,
-                    "compare the weights with what you expect; the damaged file is kept for you to look at",
-                )
-            });
-            Ok((Some(file), restored.state, damaged.into_iter().collect()))
-        }
-    }
-}
-
 fn routes_config(settings: &Settings) -> RoutesConfig {
     RoutesConfig { routes: settings.routes.clone(), statics: statics(&settings.discovery) }
 }
@@ -351,8 +358,13 @@ pub(super) fn statics(discovery: &Discovery) -> Option<BTreeMap<ServiceKey, Vec<
 }
 
 /// Watches the cluster, and hands what is heard to the control task.
-fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc<Telemetry>) -> Background {
-    let (heard, mut events) = mpsc::channel(CLUSTER_EVENTS);
+fn follow_cluster(
+    client: kubernetes::Client,
+    heard: mpsc::Sender<WatchEvent>,
+    mut events: mpsc::Receiver<WatchEvent>,
+    control: &Control,
+    telemetry: &Arc<Telemetry>,
+) -> Background {
     let watching =
         tokio::spawn(kubernetes::watch(client, control.wanted_services(), heard, Arc::clone(telemetry)));
     let control = control.clone();
@@ -366,8 +378,9 @@ fn follow_cluster(client: kubernetes::Client, control: &Control, telemetry: &Arc
                 WatchEvent::Recovered { namespace, kind } => {
                     control.trouble(namespace, kind, Vec::new()).await
                 }
-                // They have a watch of their own.
-                WatchEvent::Secret { .. } => {}
+                WatchEvent::Store(news) => control.store(news).await,
+                // They have a watch, or somebody, of their own.
+                WatchEvent::Secret { .. } | WatchEvent::Lease(_) => {}
                 WatchEvent::Objects { namespace, kind, problems } => {
                     let problems = problems.into_iter().map(|p| p.problem).collect();
                     control.bad_objects(namespace, kind, problems).await;

@@ -16,6 +16,7 @@ mod run;
 mod scenario;
 mod simulate;
 mod sockets;
+mod state;
 mod status;
 mod takeover;
 mod text;

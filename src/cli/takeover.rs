@@ -73,7 +73,8 @@ async fn until_ready(control: &Control) -> anyhow::Result<()> {
 /// The state that a process which is gone wrote last.
 fn written(store: &StateStore) -> anyhow::Result<SavedState> {
     match store {
-        StateStore::Memory => Ok(SavedState::default()),
+        // What replicas have in common is not one's to read.
+        StateStore::Memory | StateStore::ConfigMap(_) => Ok(SavedState::default()),
         StateStore::File(path) => {
             let (_, restored) = StateFile::open(path)?;
             restored.damaged.iter().for_each(|told| tracing::error!("{told}"));

@@ -26,8 +26,8 @@ use super::settings::{AccessLog, HostPort};
 use super::values::{ExactPath, LabelKey, LabelValue, PrefixPath, RegexPath, Span, Text};
 use super::yaml::{Node, Value};
 use crate::model::{
-    Balance, HostMatch, Namespace, OnEmpty, PortRef, Protocol, RouteName, Selector, ServiceKey, Share,
-    VersionName,
+    Balance, ConfigMapKey, HostMatch, Namespace, OnEmpty, PortRef, Protocol, RouteName, Selector, ServiceKey,
+    Share, VersionName,
 };
 
 object! {
@@ -66,9 +66,12 @@ object! {
 
 object! {
     /// Where live weights and their history are kept.
-    StateFile "state", later [("configMap", Some("file"))] {
-        /// The file; its directory must be writable.
-        required "file" file: PathBuf, example = "/var/lib/serinus/state.json";
+    StateFile "state", later [] {
+        /// The file; its directory must be writable. For one replica.
+        optional "file" file: PathBuf, example = "/var/lib/serinus/state.json";
+        /// A ConfigMap, which all replicas share: each change on one is live on all. Needs `discovery.kubernetes`. Leases beside
+        /// it say which replicas live.
+        optional "configMap" config_map: ConfigMapKey, example = "serinus/serinus-state";
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Edge, ListenerTls, Namespace, RouteSpec, ServiceKey, StaticEndpoint};
+use crate::model::{ConfigMapKey, Edge, ListenerTls, Namespace, RouteSpec, ServiceKey, StaticEndpoint};
 
 /// A config file that was read, checked and completed with its defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,8 @@ pub enum StateStore {
     Memory,
     /// In this file.
     File(PathBuf),
+    /// In this ConfigMap, which all replicas share. The discovery is [`Discovery::Kubernetes`] then.
+    ConfigMap(ConfigMapKey),
 }
 
 /// Where Services and pods are found.

@@ -157,7 +157,7 @@ admin: {address: localhost, tokenFle: x}
 drain:
   delay: 5
   timeout: soon
-state: {configMap: web/serinus}
+state: {configMap: serinus}
 routes:
   - name: shop
     service: web
@@ -177,7 +177,8 @@ routes:
             "2:29: admin.tokenFle: unknown field: did you mean `tokenFile`?",
             "4:10: drain.delay: must be a duration with its unit, like 250ms, 10s, 5m or 1h, and is the number 5",
             "5:12: drain.timeout: `soon` is not a duration: write it like 250ms, 10s, 5m, 1h or 1m30s",
-            "6:9: state.configMap: is not supported by this version of Serinus yet: use `file`",
+            "6:20: state.configMap: `serinus` is not a ConfigMap: write NAMESPACE/NAME, each of 1 to 63 lower-case letters, \
+             digits and `-`, like serinus/serinus-state",
             "9:14: routes[0].service: `web` is not a Service: write NAMESPACE/NAME, like web/nginx-svc",
             "10:13: routes[0].mirror.version: is missing: add it, for example `version: v2`",
             "14:16: routes[0].versions[1].name: `v1` is given twice, first on line 12: change or remove one",
@@ -556,4 +557,26 @@ fn a_file_that_cannot_be_read_is_one_error() {
     let good = directory.path().join("good");
     fs::write(&good, STATIC).unwrap();
     assert_eq!(super::load(&good), parse("f", STATIC));
+}
+
+#[test]
+fn the_state_is_kept_in_one_place() {
+    let file = |state: &str, discovery: &str| format!("state: {state}\n{discovery}routes: []\n");
+    let settings = parse("f", &file("{configMap: serinus/serinus-state}", "")).unwrap();
+    let key = "serinus/serinus-state".parse().unwrap();
+    assert_eq!(settings.state, StateStore::ConfigMap(key));
+    check(
+        &file("{file: /tmp/s.json, configMap: serinus/state}", ""),
+        &["1:39: state.configMap: `file` and `configMap` cannot be used at once: remove one of them"],
+    );
+    check(
+        &file("{}", ""),
+        &[
+            "1:8: state: says nothing: add `file` or `configMap`, for example `file: /var/lib/serinus/state.json`",
+        ],
+    );
+    check(
+        &file("{configMap: serinus/state}", "discovery: {static: {}}\n"),
+        &["1:20: state.configMap: needs a cluster, and `discovery.static` has none: use `file`"],
+    );
 }

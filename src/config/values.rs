@@ -12,7 +12,8 @@ use super::input::{Input, KeyInput, read_text, wrong_type};
 use super::settings::HostPort;
 use super::yaml::{Key, Node, Value};
 use crate::model::{
-    HostMatch, Namespace, PathMatch, PortRef, RouteName, SecretKey, Selector, ServiceKey, VersionName,
+    ConfigMapKey, HostMatch, Namespace, PathMatch, PortRef, RouteName, SecretKey, Selector, ServiceKey,
+    VersionName,
 };
 
 /// A value that is written as a text: what is wanted, its schema, and how it is read.
@@ -74,6 +75,10 @@ fn dns_name(text: &str) -> Option<ServiceKey> {
 
 text_value!(SecretKey, "a Secret: NAMESPACE/NAME", {"title": "NAMESPACE/NAME", "pattern": SECRET}, |text| {
     text.parse().map_err(|e: crate::model::SecretKeyError| e.to_string())
+});
+
+text_value!(ConfigMapKey, "a ConfigMap: NAMESPACE/NAME", {"title": "NAMESPACE/NAME", "pattern": SERVICE}, |text| {
+    text.parse().map_err(|e: crate::model::ConfigMapKeyError| e.to_string())
 });
 
 text_value!(Namespace, "a namespace", {"title": "namespace", "pattern": LABEL}, |text| {

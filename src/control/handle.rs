@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::rollout::Asked;
 use crate::routing::{Route, RoutingTable};
-use crate::state::{OwnAddresses, Request, RevisionEntry, SavedState, WeightsError};
+use crate::state::{OwnAddresses, Proposal, Request, RevisionEntry, SavedState, StoreNews, WeightsError};
 
 use super::readiness::Readiness;
 use super::saver::Saved;
@@ -44,10 +44,12 @@ pub(super) enum Message {
     Own(OwnAddresses),
     Weights {
         route: String,
-        change: WeightChange,
+        change: Proposal,
         request: Request,
         reply: Reply,
     },
+    /// What the store of the replicas' common state says.
+    Store(StoreNews),
     History {
         route: String,
         reply: oneshot::Sender<Option<Vec<RevisionEntry>>>,
@@ -84,13 +86,6 @@ impl WatchProblems {
     }
 }
 
-#[derive(Debug)]
-pub(super) enum WeightChange {
-    Set(BTreeMap<String, Share>),
-    Undo(Option<Revision>),
-    Rollout(Asked),
-}
-
 pub(super) type Reply = oneshot::Sender<Result<Done, ChangeError>>;
 
 /// A change is live; its state has this number.
@@ -112,6 +107,12 @@ pub enum ChangeError {
     /// Another process has the state, or is about to.
     #[error("the router is handing over to a new process")]
     HandedOver,
+    /// The state is the replicas', and where it is kept cannot be reached.
+    #[error(
+        "the weights are shared with the other replicas, and their state cannot be written: {0}; nothing was changed here: \
+         try again, or `rollout abort`, which does not wait for it"
+    )]
+    NotShared(String),
 }
 
 /// How long a change's answer waits for the state to be on disk.
@@ -216,7 +217,7 @@ impl Control {
         weights: BTreeMap<String, Share>,
         request: Request,
     ) -> Result<Arc<Route>, ChangeError> {
-        self.change(route, WeightChange::Set(weights), request).await
+        self.change(route, Proposal::Set(weights), request).await
     }
 
     /// Goes back to the weights of a revision, or of the one before the one in force.
@@ -229,7 +230,7 @@ impl Control {
         to: Option<Revision>,
         request: Request,
     ) -> Result<Arc<Route>, ChangeError> {
-        self.change(route, WeightChange::Undo(to), request).await
+        self.change(route, Proposal::Undo(to), request).await
     }
 
     /// Asks something of a route's rollout. Returns the route as it is then, live, and saved where that took no longer than a
@@ -243,7 +244,7 @@ impl Control {
         asked: Asked,
         request: Request,
     ) -> Result<Arc<Route>, ChangeError> {
-        self.change(route, WeightChange::Rollout(asked), request).await
+        self.change(route, Proposal::Ask(asked), request).await
     }
 
     /// Every route's last rollout, as of a moment ago.
@@ -255,7 +256,7 @@ impl Control {
     async fn change(
         &self,
         route: &str,
-        change: WeightChange,
+        change: Proposal,
         request: Request,
     ) -> Result<Arc<Route>, ChangeError> {
         let (reply, answer) = oneshot::channel();
@@ -265,6 +266,11 @@ impl Control {
         // What cannot be saved is a problem that `status` shows; the change is live all the same.
         let _ = tokio::time::timeout(SAVE_PATIENCE, saved.wait_for(|s| s.settled(done.state))).await;
         Ok(done.route)
+    }
+
+    /// What the store of the replicas' common state says. Waits while the queue is full.
+    pub async fn store(&self, news: StoreNews) {
+        self.send(Message::Store(news)).await;
     }
 
     /// The revisions of a route, oldest first; nothing for an unknown route.

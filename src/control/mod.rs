@@ -13,12 +13,14 @@ mod handle;
 mod moves;
 mod readiness;
 mod saver;
+mod sharing;
 mod state_file;
 mod steer;
 mod task;
 
 pub use handle::{ChangeError, Control, RoutesConfig};
 pub use readiness::Readiness;
+pub use sharing::StoreLink;
 pub use state_file::{Restored, StateFile, StateFileError};
 pub use steer::{RolloutView, RolloutViews};
 pub use task::{Begin, Start, start};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::hooks::{Hooks, Note};
-use crate::model::{EndpointPhase, HookEvent, Share, Timestamp, VersionName};
+use crate::model::{EndpointPhase, HookEvent, RouteName, Share, Timestamp, VersionName};
 use crate::rollout::Phase;
 use crate::routing::{Route, RoutingTable};
 use crate::state::Desired;
@@ -13,13 +13,15 @@ use crate::telemetry::{RolloutNews, Telemetry};
 
 use super::steer::{RolloutView, RolloutViews};
 
-/// Tells of the rollouts that came to another step or phase, by log, events and hooks.
+/// Tells of the rollouts that came to another step or phase, by log and events; and by hooks, where it is this process that
+/// `calls` them.
 pub(super) fn tell_of_rollouts(
     before: &RolloutViews,
     now: &RolloutViews,
     desired: &Desired,
     telemetry: &Telemetry,
     hooks: &Hooks,
+    calls: impl Fn(&RouteName) -> bool,
     at: Timestamp,
 ) {
     for (route, view) in now {
@@ -52,7 +54,7 @@ pub(super) fn tell_of_rollouts(
             Phase::Succeeded => Some(HookEvent::Promoted),
             Phase::RolledBack | Phase::Aborted => Some(HookEvent::RolledBack),
         };
-        if let Some(event) = event {
+        if let Some(event) = event.filter(|_| calls(route)) {
             hooks.tell(&spec.hooks, note(event, &news, at));
         }
         telemetry.rollout_moved(news);

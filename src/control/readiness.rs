@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Default)]
 pub struct Readiness {
     complete: AtomicBool,
+    awaits_state: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -13,6 +14,11 @@ impl Readiness {
     /// Everything is known. A later reload or a lost API server does not take that back: the last table serves.
     pub(super) fn complete(&self) {
         self.complete.store(true, Ordering::Release);
+    }
+
+    /// The replicas' common state is still to be read, or is it no longer.
+    pub(super) fn await_state(&self, awaits: bool) {
+        self.awaits_state.store(awaits, Ordering::Release);
     }
 
     /// Whether everything has been known once.
@@ -30,6 +36,8 @@ impl Readiness {
     pub fn hindrance(&self) -> Option<&'static str> {
         if self.stopping.load(Ordering::Acquire) {
             Some("stopping")
+        } else if self.awaits_state.load(Ordering::Acquire) {
+            Some("waiting for the replicas' common state (`state.configMap`) to be read")
         } else if !self.complete.load(Ordering::Acquire) {
             Some("waiting for the Services, EndpointSlices and Pods that the routes name to be listed")
         } else {

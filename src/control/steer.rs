@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::hooks::{Hooks, Note};
 use crate::model::{HookEvent, RolloutSpec, RouteName, RouteSpec, Share, Sides, Timestamp};
-use crate::rollout::{Facts, Findings, LOOK, Phase, Rollout, Transition, step};
+use crate::rollout::{Facts, Findings, Judge, LOOK, Phase, Rollout, Transition, step};
 use crate::routing::{Evidence, Route, RoutingTable};
-use crate::state::{Desired, Touched};
+use crate::state::{Desired, Proposal, Replicas, Standing, Standings};
 
 use super::gates::Gates;
 
@@ -50,10 +50,8 @@ struct Seen {
 /// What a look brought about.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
-    /// What is to be compiled anew.
-    pub(super) touched: Touched,
-    /// The routes whose rollout made a transition.
-    pub(super) moved: Vec<RouteName>,
+    /// What the rollouts are to do.
+    pub(super) decided: Vec<(RouteName, Proposal)>,
     /// It is time to save the evidence.
     pub(super) save: bool,
 }
@@ -64,14 +62,14 @@ impl Steering {
         self.last.map_or_else(Instant::now, |last| last + LOOK)
     }
 
-    /// Looks at every rollout under way.
+    /// Looks at every rollout under way, with what the other replicas say of it, where there are some.
     pub(super) fn look(
         &mut self,
         desired: &mut Desired,
         table: &RoutingTable,
         hooks: &Hooks,
-        now: Instant,
-        at: Timestamp,
+        replicas: Option<&Replicas>,
+        (now, at): (Instant, Timestamp),
     ) -> Looked {
         let elapsed = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -85,24 +83,26 @@ impl Steering {
             let (counts, share) = (self.news(route.name(), evidence), canary_share(route, evidence));
             let Some(rollout) = desired.judged(route.name()) else { continue };
             rollout.judge.take(&spec.guard, counts, share.ratio(), evidence.take());
+            let others = Others::of(rollout, route, replicas, now);
             let ready = has_pods(route, evidence);
-            if rollout.phase == Phase::Running && ready {
+            if rollout.phase == Phase::Running && ready && others.behind.is_none() {
                 rollout.held_ms = rollout.held_ms.saturating_add(millis);
             }
-            let mut transition = next(rollout, spec, route, ready, None);
+            rollout.held_ms = rollout.held_ms.max(others.held_ms);
+            let mut transition = next(rollout, spec, route, ready, &others, None);
             if let Transition::Step { step, weight, .. } = &transition {
                 let of = (rollout.started, *step);
                 let gate =
                     self.gates.hindrance(hooks, spec, gate_note(rollout, route, *step, *weight, at), of, now);
                 if gate.is_some() {
-                    transition = next(rollout, spec, route, ready, gate);
+                    transition = next(rollout, spec, route, ready, &others, gate);
                 }
             }
             if let Transition::Stay(_) = &transition {
                 rollout.become_of(&transition, at);
             } else {
-                looked.touched.merge(desired.go_on(route.name(), &transition, at));
-                looked.moved.push(route.name().clone());
+                let proposal = Proposal::GoOn(rollout.place(), transition);
+                looked.decided.push((route.name().clone(), proposal));
             }
         }
         self.seen.retain(|name, _| desired.is_under_way(name));
@@ -136,17 +136,78 @@ fn has_pods(route: &Route, evidence: &Evidence) -> bool {
     route.versions.get(evidence.canary()).is_some_and(|version| !version.candidates().is_empty())
 }
 
+/// What the other replicas say of a rollout.
+struct Others {
+    judges: Vec<Judge>,
+    /// One that lives and does not serve its step yet.
+    behind: Option<Arc<str>>,
+    /// How long one of them has judged the step.
+    held_ms: u64,
+    /// This one takes the rollout forward.
+    leads: bool,
+}
+
+impl Others {
+    fn of(rollout: &Rollout, route: &Route, replicas: Option<&Replicas>, now: Instant) -> Self {
+        let Some(replicas) = replicas else {
+            return Self { judges: Vec::new(), behind: None, held_ms: 0, leads: true };
+        };
+        let (name, place) = (route.name(), rollout.place());
+        let in_step = replicas.of(name, place).filter(|theirs| theirs.step == place.step);
+        Self {
+            judges: judges(rollout, name, replicas),
+            behind: replicas.behind(name, place, route.revision).cloned(),
+            held_ms: in_step.map(|theirs| theirs.held_ms).max().unwrap_or_default(),
+            leads: replicas.leads(now),
+        }
+    }
+}
+
+/// What the other replicas have seen of a rollout; of another step only what counts for the whole of it.
+fn judges(rollout: &Rollout, route: &RouteName, replicas: &Replicas) -> Vec<Judge> {
+    let place = rollout.place();
+    let judge = |theirs: &Standing| {
+        let mut judge = theirs.judge.clone();
+        if theirs.step != place.step {
+            judge.begin_step();
+        }
+        judge
+    };
+    replicas.of(route, place).map(judge).collect()
+}
+
+/// What this replica says of the rollouts under way.
+pub(super) fn standings(desired: &Desired, table: &RoutingTable) -> Standings {
+    let standing = |name: RouteName| {
+        let rollout = desired.weights(&name)?.rollout()?;
+        // One that is not compiled yet is not served.
+        let revision = table.route(name.as_str())?.revision;
+        let place = rollout.place();
+        let standing = Standing {
+            revision,
+            started: place.started,
+            attempt: place.attempt,
+            step: place.step,
+            held_ms: rollout.held_ms,
+            judge: rollout.judge.clone(),
+        };
+        Some((name, standing))
+    };
+    desired.under_way().into_iter().filter_map(standing).collect()
+}
+
 fn next(
     rollout: &Rollout,
     spec: &RolloutSpec,
     route: &Route,
     ready: bool,
+    others: &Others,
     gate: Option<String>,
 ) -> Transition {
     let Some(stable) = route.versions.first() else { return Transition::Stay(String::new()) };
-    let findings = rollout.judge.findings(&spec.guard, []);
-    let facts = Facts { stable: &stable.name, findings: &findings, ready, live: true, leads: true, gate };
-    step(rollout, spec, &facts)
+    let findings = rollout.judge.findings(&spec.guard, &others.judges);
+    let (behind, leads) = (others.behind.as_deref(), others.leads);
+    step(rollout, spec, &Facts { stable: &stable.name, findings: &findings, ready, behind, leads, gate })
 }
 
 /// What a gate is asked: whether this step may begin.
@@ -165,7 +226,7 @@ fn gate_note(rollout: &Rollout, route: &Route, step: usize, weight: Share, at: T
 }
 
 /// Every route's last rollout, as it is shown; those that are as before are the same objects.
-pub(super) fn views(desired: &Desired, before: &RolloutViews) -> RolloutViews {
+pub(super) fn views(desired: &Desired, before: &RolloutViews, replicas: Option<&Replicas>) -> RolloutViews {
     let view = |route: &Arc<RouteSpec>| {
         let rollout = desired.weights(&route.name)?.rollout()?;
         let known = before.get(&route.name);
@@ -175,13 +236,17 @@ pub(super) fn views(desired: &Desired, before: &RolloutViews) -> RolloutViews {
             // It left the config, and those who follow it are to see how it ended.
             (None, known) => Arc::clone(&known?.spec),
         };
-        if let Some(known) =
-            known.filter(|known| Arc::ptr_eq(&known.spec, &spec) && known.rollout == *rollout)
-        {
+        let same = known.filter(|known| Arc::ptr_eq(&known.spec, &spec) && known.rollout == *rollout);
+        if let Some(known) = same.filter(|_| replicas.is_none() || !rollout.phase.is_active()) {
             return Some((route.name.clone(), Arc::clone(known)));
         }
-        let findings = rollout.judge.findings(&spec.guard, []);
-        Some((route.name.clone(), Arc::new(RolloutView { spec, rollout: rollout.clone(), findings })))
+        let theirs = replicas.map(|replicas| judges(rollout, &route.name, replicas)).unwrap_or_default();
+        let findings = rollout.judge.findings(&spec.guard, &theirs);
+        let view = match same.filter(|known| known.findings == findings) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(RolloutView { spec, rollout: rollout.clone(), findings }),
+        };
+        Some((route.name.clone(), view))
     };
     desired.routes().iter().filter_map(view).collect()
 }

@@ -9,17 +9,18 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::hooks::Hooks;
-use crate::model::{ClusterChange, EndpointPhase, Moment, Problem, RouteName, ServiceKey, Timestamp};
+use crate::model::{
+    ClusterChange, EndpointPhase, Moment, Problem, RouteName, RouteSpec, ServiceKey, Timestamp,
+};
 use crate::routing::{Compiler, RoutingTable};
-use crate::state::{Desired, Request, SavedState, Touched};
+use crate::state::{Desired, Proposal, Request, SavedState, Source, Touched};
 use crate::telemetry::Telemetry;
 
-use super::handle::{
-    ChangeError, Control, Done, Message, Pen, Reply, RoutesConfig, WatchProblems, WeightChange,
-};
+use super::handle::{ChangeError, Control, Done, Message, Pen, Reply, RoutesConfig, WatchProblems};
 use super::moves;
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
+use super::sharing::{Sharing, StoreLink};
 use super::state_file::StateFile;
 use super::steer::{self, RolloutViews, Steering};
 
@@ -36,8 +37,10 @@ pub struct Start {
     pub config: RoutesConfig,
     /// What an earlier run saved.
     pub saved: SavedState,
-    /// Where the state is saved; nothing keeps it in memory alone.
+    /// Where the state is saved; nothing keeps it in memory alone, or with the other replicas.
     pub state_file: Option<StateFile>,
+    /// Where the state is that the replicas have in common; nothing where this one has its own.
+    pub store: Option<StoreLink>,
     /// The router's metrics and events.
     pub telemetry: Arc<Telemetry>,
     /// When the state is this process's own.
@@ -94,35 +97,40 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         // What an earlier run brought about has been told.
         batch: Batch { quiet: true, ..Batch::default() },
         frozen,
+        sharing: start.store.map(Sharing::new),
     };
+    task.desired.await_state(task.sharing.is_some());
+    task.readiness.await_state(task.sharing.is_some());
     task.take_config(start.config);
     task.finish_batch();
     (control, tokio::spawn(task.run(messages)))
 }
 
-struct Task {
-    desired: Desired,
+pub(super) struct Task {
+    pub(super) desired: Desired,
     compiler: Compiler,
-    table: Arc<ArcSwap<RoutingTable>>,
+    pub(super) table: Arc<ArcSwap<RoutingTable>>,
     published_problems: Arc<ArcSwap<Vec<Problem>>>,
-    readiness: Arc<Readiness>,
+    pub(super) readiness: Arc<Readiness>,
     want: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
     saver: Saver,
     rollouts: Arc<ArcSwap<RolloutViews>>,
     steering: Steering,
     hooks: Hooks,
-    telemetry: Arc<Telemetry>,
+    pub(super) telemetry: Arc<Telemetry>,
     watches: BTreeMap<WatchProblems, Vec<Problem>>,
-    parts: BTreeMap<&'static str, Vec<Problem>>,
+    pub(super) parts: BTreeMap<&'static str, Vec<Problem>>,
     /// Problems of routes that were logged and are still there, and a route that has each.
     known_problems: BTreeMap<Problem, RouteName>,
-    batch: Batch,
+    pub(super) batch: Batch,
     /// Another process has the state.
-    frozen: Option<Frozen>,
+    pub(super) frozen: Option<Frozen>,
+    /// The state is the replicas' common one.
+    pub(super) sharing: Option<Sharing>,
 }
 
 /// The state while another process has it.
-struct Frozen {
+pub(super) struct Frozen {
     /// Keeps the saver from writing.
     _pen: Pen,
     /// A config that came meanwhile.
@@ -144,15 +152,15 @@ enum Next {
 
 /// What has been taken in since the last table.
 #[derive(Default)]
-struct Batch {
-    touched: Touched,
-    replies: Vec<(RouteName, Reply)>,
-    weights_changed: bool,
-    problems_changed: bool,
+pub(super) struct Batch {
+    pub(super) touched: Touched,
+    pub(super) replies: Vec<(RouteName, Reply)>,
+    pub(super) weights_changed: bool,
+    pub(super) problems_changed: bool,
     /// Another process has told what rollouts did.
-    quiet: bool,
+    pub(super) quiet: bool,
     /// Somebody waits for an answer.
-    urgent: bool,
+    pub(super) urgent: bool,
 }
 
 impl Task {
@@ -203,16 +211,38 @@ impl Task {
 
     /// Looks at the rollouts under way, and does what follows.
     fn steer(&mut self) {
-        let (now, at) = (Instant::now(), Timestamp::from(SystemTime::now()));
+        let moments = (Instant::now(), Timestamp::from(SystemTime::now()));
         let table = self.table.load_full();
-        let looked = self.steering.look(&mut self.desired, &table, &self.hooks, now, at);
-        looked.moved.iter().for_each(|route| self.log_weights(route));
-        self.batch.weights_changed |= looked.save || !looked.moved.is_empty();
-        self.batch.touched.merge(looked.touched);
+        let replicas = self.sharing.as_ref().map(Sharing::replicas);
+        let looked = self.steering.look(&mut self.desired, &table, &self.hooks, replicas, moments);
+        for (route, proposal) in looked.decided {
+            // What is on its way is decided.
+            if proposal.takes_back() || !self.is_pending(&route) {
+                self.go_on(&route, proposal, moments.1);
+            }
+        }
+        // Evidence is nothing that replicas have in common.
+        self.batch.weights_changed |= looked.save && self.sharing.is_none();
         if !self.batch.weights_changed {
             self.show_rollouts();
         }
         self.finish_batch();
+        self.publish_standings();
+    }
+
+    /// Makes a change that nobody asked for but a rollout itself.
+    fn go_on(&mut self, route: &RouteName, proposal: Proposal, at: Timestamp) {
+        let request = Request::of(Source::Rollout, at);
+        if self.sharing.is_some() {
+            return self.share(route, proposal, request);
+        }
+        // What does not hold any more is nothing to be made.
+        let touched = self.desired.change(route.as_str(), &proposal, request).unwrap_or_default();
+        if !touched.is_empty() {
+            self.log_weights(route);
+        }
+        self.batch.weights_changed = true;
+        self.batch.touched.merge(touched);
     }
 
     fn take(&mut self, message: Message) {
@@ -261,8 +291,12 @@ impl Task {
                 }
             }
             Message::TakeOver { state, reply } => {
-                let touched = self.desired.restore(state, Timestamp::from(SystemTime::now()));
-                self.batch.touched.merge(touched);
+                if self.sharing.is_some() {
+                    self.desired.inherit(&state);
+                } else {
+                    let touched = self.desired.restore(state, Timestamp::from(SystemTime::now()));
+                    self.batch.touched.merge(touched);
+                }
                 self.batch.weights_changed = true;
                 self.batch.quiet = true;
                 self.finish_batch();
@@ -274,46 +308,38 @@ impl Task {
                 }
                 // What could not begin meanwhile may.
                 self.batch.weights_changed = true;
+                self.commit();
+                self.publish_standings();
             }
+            Message::Store(news) => self.take_store(news),
         }
     }
 
-    fn take_weights(&mut self, route: &str, change: WeightChange, request: Request, reply: Reply) {
+    fn take_weights(&mut self, route: &str, change: Proposal, request: Request, reply: Reply) {
         self.batch.urgent = true;
-        let changed = match change {
-            WeightChange::Set(asked) => self.desired.set_weights(route, &asked, request),
-            WeightChange::Undo(to) => self.desired.undo(route, to, request),
-            WeightChange::Rollout(asked) => self.desired.ask_rollout(route, asked, request),
+        let Ok(name) = route.parse::<RouteName>() else {
+            return drop(reply.send(Err(self.desired.unknown_route(route).into())));
         };
-        match (changed, route.parse::<RouteName>()) {
-            (Ok(touched), Ok(name)) => {
+        if self.sharing.is_some() {
+            return self.share_for(name, change, request, reply);
+        }
+        match self.desired.change(route, &change, request) {
+            Ok(touched) => {
                 self.batch.weights_changed |= !touched.is_empty();
                 touched.routes.iter().for_each(|route| self.log_weights(route));
                 self.batch.touched.merge(touched);
                 self.batch.replies.push((name, reply));
             }
-            (Err(error), _) => drop(reply.send(Err(error.into()))),
-            (Ok(_), Err(_)) => drop(reply.send(Err(self.desired.unknown_route(route).into()))),
+            Err(error) => drop(reply.send(Err(error.into()))),
         }
     }
 
     fn take_config(&mut self, config: RoutesConfig) {
-        let now = Timestamp::from(SystemTime::now());
-        let before: HashSet<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
-        let (touched, changed) = self.desired.set_routes(config.routes, config.statics, now);
-        changed.iter().filter(|route| before.contains(*route)).for_each(|route| self.log_weights(route));
-        for spec in self.desired.routes().iter().filter(|spec| !before.contains(&spec.name)) {
-            let weights = self.desired.weights(&spec.name);
-            if let Some(weights) = weights.filter(|w| w.split() != spec.weights()) {
-                self.telemetry.weights_restored(
-                    &spec.name,
-                    weights.revision(),
-                    weights.split(),
-                    &spec.weights(),
-                );
-            }
+        if self.sharing.is_some() {
+            self.share_config(config);
+        } else {
+            self.take_own_config(config);
         }
-        self.batch.touched.merge(touched);
         self.batch.weights_changed = true;
         self.batch.urgent = true;
         let wanted = self.desired.wanted_services();
@@ -326,7 +352,26 @@ impl Task {
         });
     }
 
-    fn log_weights(&self, route: &RouteName) {
+    fn take_own_config(&mut self, config: RoutesConfig) {
+        let now = Timestamp::from(SystemTime::now());
+        let before: HashSet<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
+        let (touched, changed) = self.desired.set_routes(config.routes, config.statics, now);
+        changed.iter().filter(|route| before.contains(*route)).for_each(|route| self.log_weights(route));
+        for spec in self.desired.routes().iter().filter(|spec| !before.contains(&spec.name)) {
+            self.tell_if_restored(spec);
+        }
+        self.batch.touched.merge(touched);
+    }
+
+    /// Tells that a route has other weights than the config says.
+    pub(super) fn tell_if_restored(&self, spec: &RouteSpec) {
+        let weights = self.desired.weights(&spec.name);
+        if let Some(weights) = weights.filter(|w| w.split() != spec.weights()) {
+            self.telemetry.weights_restored(&spec.name, weights.revision(), weights.split(), &spec.weights());
+        }
+    }
+
+    pub(super) fn log_weights(&self, route: &RouteName) {
         let Some(weights) = self.desired.weights(route) else { return };
         let Some(last) = weights.history().next_back() else { return };
         // A rollout that left them as they were is told of as such.
@@ -347,6 +392,7 @@ impl Task {
     /// tells of problems: in this order, for the first must not wait for the last.
     fn finish_batch(&mut self) {
         let batch = std::mem::take(&mut self.batch);
+        let own = self.sharing.as_mut().map(Sharing::take_own);
         let mut problems_changed = batch.problems_changed;
         if !batch.touched.is_empty() {
             let started = Instant::now();
@@ -358,11 +404,14 @@ impl Task {
             problems_changed |= batch.touched.everything || problems_differ(&before, &table);
         }
         if batch.weights_changed {
-            self.saver.save(self.desired.to_saved());
+            if self.sharing.is_none() {
+                self.saver.save(self.desired.to_saved());
+            }
             let before = self.show_rollouts();
             if !batch.quiet {
-                self.tell_of_rollouts(&before);
+                self.tell_of_rollouts(&before, own.as_ref());
             }
+            self.publish_standings();
         }
         self.answer(batch.replies);
         if !self.readiness.is_complete() && self.desired.is_complete() {
@@ -379,20 +428,26 @@ impl Task {
     /// Publishes what is shown of rollouts; what was shown before.
     fn show_rollouts(&self) -> Arc<RolloutViews> {
         let before = self.rollouts.load_full();
-        self.rollouts.store(Arc::new(steer::views(&self.desired, &before)));
+        let replicas = self.sharing.as_ref().map(Sharing::replicas);
+        self.rollouts.store(Arc::new(steer::views(&self.desired, &before, replicas)));
         before
     }
 
-    fn tell_of_rollouts(&self, before: &RolloutViews) {
+    /// `own` are the routes that this replica moved; nothing where it is the only one.
+    fn tell_of_rollouts(&self, before: &RolloutViews, own: Option<&HashSet<RouteName>>) {
         let (now, at) = (self.rollouts.load(), Timestamp::from(SystemTime::now()));
-        moves::tell_of_rollouts(before, &now, &self.desired, &self.telemetry, &self.hooks, at);
+        let calls = |route: &RouteName| own.is_none_or(|own| own.contains(route));
+        moves::tell_of_rollouts(before, &now, &self.desired, &self.telemetry, &self.hooks, calls, at);
     }
 
     /// Begins the rollouts that begin by themselves, and notes whose pods are gone.
     fn begin_rollouts(&mut self) {
+        if !self.leads() {
+            return;
+        }
         let (table, at) = (self.table.load_full(), Timestamp::from(SystemTime::now()));
-        let mut changed = false;
-        for route in table.routes().iter().filter(|route| route.known) {
+        let mut changes = Vec::new();
+        for route in table.routes().iter().filter(|route| route.known && !self.is_pending(route.name())) {
             let Some(canary) = route.spec.rollout.as_ref().map(|rollout| &rollout.canary) else { continue };
             let version = route.versions.iter().find(|version| version.name == *canary);
             let (Some(version), Some(weights)) = (version, self.desired.weights(route.name())) else {
@@ -400,20 +455,16 @@ impl Task {
             };
             if version.members.is_empty() {
                 if weights.misses_that_canary_left(&route.spec) {
-                    self.desired.canary_is_gone(route.name());
-                    changed = true;
+                    changes.push((route.name().clone(), Proposal::CanaryIsGone));
                 }
             } else if weights.begins_by_itself(&route.spec)
                 && version.members.iter().any(|member| member.phase == EndpointPhase::Ready)
             {
-                let touched = self.desired.begin_by_itself(route.name(), at);
-                changed |= !touched.is_empty();
-                self.log_weights(route.name());
-                self.batch.touched.merge(touched);
+                changes.push((route.name().clone(), Proposal::Begin));
             }
         }
-        if changed {
-            self.batch.weights_changed = true;
+        if !changes.is_empty() {
+            changes.into_iter().for_each(|(route, proposal)| self.go_on(&route, proposal, at));
             // Ends: what has begun does not begin again.
             self.finish_batch();
         }
@@ -472,98 +523,5 @@ impl Batch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Balance, ClusterKind, OnEmpty, RouteSpec, VersionSpec};
-
-    #[tokio::test]
-    async fn the_problems_of_a_namespace_go_with_its_watches() {
-        let (control, _task) = start(Start {
-            config: RoutesConfig::default(),
-            saved: SavedState::default(),
-            state_file: None,
-            telemetry: Arc::new(Telemetry::new().unwrap()),
-            begin: Begin::AtOnce,
-        });
-        for namespace in ["web", "gone"] {
-            let problem = Problem::new(format!("trouble in {namespace}"), "wait");
-            control.trouble(namespace.into(), ClusterKind::Pods, vec![problem.clone()]).await;
-            control.bad_objects(namespace.into(), ClusterKind::Pods, vec![problem]).await;
-        }
-        control.cluster(ClusterChange::NamespaceForgotten("gone".into())).await;
-        let only_of_web = async {
-            let told = || control.problems().iter().map(|p| p.message.clone()).collect::<Vec<_>>();
-            while told() != ["trouble in web"] {
-                tokio::task::yield_now().await;
-            }
-        };
-        let patience = Duration::from_secs(20);
-        tokio::time::timeout(patience, only_of_web).await.expect("the namespace's problems are gone");
-    }
-
-    #[tokio::test]
-    async fn a_state_that_is_handed_over_is_frozen_here_and_lives_on_there() {
-        let routes = |weight: &str| {
-            let version = |name: &str, weight: &str| VersionSpec {
-                name: name.parse().unwrap(),
-                selector: None,
-                backend: None,
-                weight: Some(weight.parse().unwrap()),
-                max_in_flight_per_pod: None,
-            };
-            let spec = RouteSpec {
-                name: "shop".parse().unwrap(),
-                hosts: Vec::new(),
-                paths: Vec::new(),
-                backend: crate::state::samples::backend("svc:80"),
-                versions: vec![version("v1", "0"), version("v2", weight)],
-                audience: crate::model::Audience::default(),
-                on_empty: OnEmpty::Spill,
-                balance: Balance::LeastRequest,
-                traffic: crate::model::Traffic::default(),
-                rollout: None,
-                debug_headers: false,
-            };
-            RoutesConfig { routes: vec![spec], statics: None }
-        };
-        let process = |begin| {
-            start(Start {
-                config: routes("1"),
-                saved: SavedState::default(),
-                state_file: None,
-                telemetry: Arc::new(Telemetry::new().unwrap()),
-                begin,
-            })
-        };
-        let ask = |control: &Control, percent: &str| {
-            let weights = BTreeMap::from([("v2".to_owned(), percent.parse().unwrap())]);
-            let request = Request {
-                source: crate::state::Source::Admin,
-                who: None,
-                reason: None,
-                expected: None,
-                at: Timestamp::default(),
-            };
-            let control = control.clone();
-            async move { control.set_weights("shop", weights, request).await }
-        };
-        let (old, _old_task) = process(Begin::AtOnce);
-        let (new, _new_task) = process(Begin::AfterHandOver);
-        assert!(
-            matches!(ask(&new, "9").await, Err(ChangeError::HandedOver)),
-            "it has no state of its own yet"
-        );
-        assert_eq!(ask(&old, "5").await.unwrap().revision.0, 2);
-        let state = old.hand_over().await.unwrap();
-        assert!(matches!(ask(&old, "6").await, Err(ChangeError::HandedOver)));
-        old.config(routes("8")).await;
-        new.take_over(state).await;
-        assert_eq!(new.table().load().route("shop").unwrap().revision.0, 2, "live before it is thawed");
-        new.thaw().await;
-        assert_eq!(ask(&new, "7").await.unwrap().revision.0, 3);
-        // If the old one goes on after all, what came meanwhile counts.
-        assert_eq!(old.table().load().route("shop").unwrap().revision.0, 2);
-        old.thaw().await;
-        assert_eq!(ask(&old, "10").await.unwrap().revision.0, 4, "the config's change was the third");
-    }
-}
+#[path = "task_tests.rs"]
+mod tests;

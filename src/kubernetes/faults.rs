@@ -123,9 +123,10 @@ impl Place {
         };
         let of_one = name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
         let object = name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
-        let role = match name {
-            Some(name) => format!("the Role of deploy/secrets, with `{name}` among its resourceNames,"),
-            None => "the Role of deploy/".to_owned(),
+        let role = match (kind, name) {
+            (ClusterKind::ConfigMaps | ClusterKind::Leases, _) => "the Role of deploy/replicas".to_owned(),
+            (_, Some(name)) => format!("the Role of deploy/secrets, with `{name}` among its resourceNames,"),
+            (_, None) => "the Role of deploy/".to_owned(),
         };
         let as_user = user.map(|user| format!(" --as={user}")).unwrap_or_default();
         Problem::new(
@@ -210,7 +211,7 @@ fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
 }
 
 /// What an error and its sources say, each thing once.
-fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     for error in sources(error) {
         let more = error.to_string();

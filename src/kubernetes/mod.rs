@@ -4,7 +4,7 @@
 //! config names, and tells of them in the words of `model`: one watch for each namespace and kind, each in the files
 //! `task` (its life), `known` (what it knows, synchronous), `kinds` and `convert` (objects → model), `faults`
 //! (errors → problems with remedies). [`watch_secrets`] follows Secrets in the same way, with a watch for each one, so
-//! that the right to read those is all it needs.
+//! that the right to read those is all it needs. [`share`] keeps the state that several replicas have in common.
 //!
 //! The API server's absence never stops traffic: nothing here ever says that an object is gone unless the API server
 //! said so, and a relist is told whole, once it is complete.
@@ -18,13 +18,15 @@ mod lenient;
 mod link;
 mod permissions;
 mod secrets;
+mod store;
 mod supervisor;
 mod task;
 
 pub use access::{Client, ClusterAccess, ConnectError, Patience, connect, connect_with};
-pub use permissions::{PERMISSIONS, Permission, SECRET_PERMISSION, permission};
+pub use permissions::{PERMISSIONS, Permission, SECRET_PERMISSION, STATE_PERMISSIONS, permission};
 pub use secrets::watch_secrets;
-pub use supervisor::{ObjectProblem, SecretNews, WatchEvent, watch};
+pub use store::{Common, Ends, LeaseRecord, Release, Store, share};
+pub use supervisor::{LeaseNews, ObjectProblem, SecretNews, WatchEvent, watch};
 
 /// Log targets that say the same as Serinus's own lines, once for every attempt: for the default log filter.
 pub const LOG_FILTER: &str = "kube_client=off,kube_runtime=off";

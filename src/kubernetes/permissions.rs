@@ -22,6 +22,19 @@ pub const PERMISSIONS: &[Permission] = &[SERVICES, ENDPOINT_SLICES, PODS];
 /// What the watch of a Secret needs besides, where a config names one: of that Secret alone (`resourceNames`).
 pub const SECRET_PERMISSION: Permission = Permission { api_group: "", resource: "secrets", verbs: WATCH };
 
+/// What replicas with a common state need besides, where a config has `state.configMap`, in its namespace.
+pub const STATE_PERMISSIONS: &[Permission] = &[CONFIG_MAPS, LEASES];
+
+const CONFIG_MAPS: Permission = Permission {
+    api_group: "",
+    resource: "configmaps",
+    verbs: &["create", "get", "list", "patch", "update", "watch"],
+};
+const LEASES: Permission = Permission {
+    api_group: "coordination.k8s.io",
+    resource: "leases",
+    verbs: &["create", "delete", "list", "patch", "watch"],
+};
 const SERVICES: Permission = Permission { api_group: "", resource: "services", verbs: WATCH };
 const ENDPOINT_SLICES: Permission =
     Permission { api_group: "discovery.k8s.io", resource: "endpointslices", verbs: WATCH };
@@ -35,5 +48,7 @@ pub const fn permission(kind: ClusterKind) -> Permission {
         ClusterKind::EndpointSlices => ENDPOINT_SLICES,
         ClusterKind::Pods => PODS,
         ClusterKind::Secrets => SECRET_PERMISSION,
+        ClusterKind::ConfigMaps => CONFIG_MAPS,
+        ClusterKind::Leases => LEASES,
     }
 }

@@ -7,15 +7,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::model::{ClusterChange, ClusterKind, Namespace, Problem, SecretData, SecretKey, ServiceKey};
+use crate::state::StoreNews;
 use crate::telemetry::Telemetry;
 
 use super::access::Client;
 use super::faults::Place;
 use super::kinds::{Names, Pods, Services, Slices};
+use super::store::LeaseRecord;
 use super::task::Task;
 
 /// One thing that a watch tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent {
     /// The cluster changed. Changes of one namespace and kind come in order.
     Change(ClusterChange),
@@ -53,6 +55,21 @@ pub enum WatchEvent {
         /// What.
         news: SecretNews,
     },
+    /// Something about the replicas' common state.
+    Store(StoreNews),
+    /// Something about the Leases of the replicas: only the store itself hears it.
+    Lease(LeaseNews),
+}
+
+/// What a watch tells of Leases.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LeaseNews {
+    /// There are these.
+    All(Vec<LeaseRecord>),
+    /// One was added or changed.
+    One(LeaseRecord),
+    /// The one with this name was deleted.
+    Gone(Arc<str>),
 }
 
 /// What a watch tells of a Secret.

@@ -16,6 +16,10 @@ pub enum ClusterKind {
     Pods,
     /// `v1` Secrets, each by its name.
     Secrets,
+    /// The `v1` ConfigMap of the replicas' common state, by its name.
+    ConfigMaps,
+    /// `coordination.k8s.io/v1` Leases of the replicas, by their labels.
+    Leases,
 }
 
 impl ClusterKind {
@@ -30,6 +34,8 @@ impl ClusterKind {
             Self::EndpointSlices => "endpointslices",
             Self::Pods => "pods",
             Self::Secrets => "secrets",
+            Self::ConfigMaps => "configmaps",
+            Self::Leases => "leases",
         }
     }
 }

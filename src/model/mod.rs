@@ -29,8 +29,8 @@ pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
 pub use evidence::{AttemptClass, Counts, Placement, Side, Sides, Sighting};
 pub use mirror::Mirror;
 pub use names::{
-    Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
-    ServiceKeyError, VersionName,
+    ConfigMapKey, ConfigMapKeyError, Generation, NameError, Namespace, Revision, RouteName, SecretKey,
+    SecretKeyError, ServiceKey, ServiceKeyError, VersionName,
 };
 pub use outcome::{
     AnswerReason, ChoiceReason, ConnectionRefusal, FailureKind, MirrorOutcome, SetAsideReason,

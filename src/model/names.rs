@@ -144,6 +144,41 @@ impl fmt::Display for SecretKey {
     }
 }
 
+/// A Kubernetes ConfigMap: `NAMESPACE/NAME`. Its name is a label's value too, and so no longer than one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfigMapKey {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name in that namespace.
+    pub name: Arc<str>,
+}
+
+/// Why a text is not a [`ConfigMapKey`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a ConfigMap: write NAMESPACE/NAME, each of 1 to 63 lower-case letters, digits and `-`, like \
+     serinus/serinus-state"
+)]
+pub struct ConfigMapKeyError(String);
+
+impl FromStr for ConfigMapKey {
+    type Err = ConfigMapKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigMapKeyError> {
+        // The same labels.
+        match text.parse::<ServiceKey>() {
+            Ok(ServiceKey { namespace, name }) => Ok(Self { namespace, name }),
+            Err(ServiceKeyError(text)) => Err(ConfigMapKeyError(text)),
+        }
+    }
+}
+
+impl fmt::Display for ConfigMapKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// Why a text is not a [`ServiceKey`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a Service: write NAMESPACE/NAME, like web/nginx-svc")]

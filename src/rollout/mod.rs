@@ -11,6 +11,6 @@ mod test;
 mod windows;
 
 pub use judge::{Findings, Judge, Verdict};
-pub use phase::{Asked, AskedError, PausedBy, Phase, Rollout, Transition};
+pub use phase::{Asked, AskedError, PausedBy, Phase, Place, Rollout, Transition};
 pub use step::{Facts, LOOK, step};
 pub use test::{RATIOS, Test};

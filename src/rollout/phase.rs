@@ -73,6 +73,9 @@ pub struct Rollout {
     pub step: usize,
     /// How long the step has been judged, in milliseconds.
     pub held_ms: u64,
+    /// How often its evidence began anew: somebody went on after a bad verdict.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u32,
     /// When it began.
     pub started: Timestamp,
     /// When it last came to another step or phase.
@@ -81,6 +84,21 @@ pub struct Rollout {
     pub reason: String,
     /// What speaks for and against the canary.
     pub judge: Judge,
+}
+
+fn is_zero(attempt: &u32) -> bool {
+    *attempt == 0
+}
+
+/// Where a rollout was when something was decided of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// When it began: which rollout it is.
+    pub started: Timestamp,
+    /// How often its evidence began anew.
+    pub attempt: u32,
+    /// Its step.
+    pub step: usize,
 }
 
 /// What people ask of a rollout.
@@ -167,6 +185,12 @@ impl Transition {
         }
     }
 
+    /// Whether a bad verdict brought it about: that takes back what the canary has, or holds it.
+    #[must_use]
+    pub fn is_verdict_against(&self) -> bool {
+        matches!(self, Transition::RollBack(_) | Transition::Pause(PausedBy::Verdict, _))
+    }
+
     /// The canary's weight from then on; nothing where it stays as it is.
     #[must_use]
     pub fn weight(&self) -> Option<Share> {
@@ -187,10 +211,69 @@ impl Rollout {
             phase: Phase::Running,
             step: 0,
             held_ms: 0,
+            attempt: 0,
             started: at,
             changed: at,
             reason: format!("step 1 of {}", spec.steps.len()),
             judge: Judge::default(),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { started: self.started, attempt: self.attempt, step: self.step }
+    }
+
+    /// Whether it is where this was decided, so that it still holds: a bad verdict does in every step and phase, all else in the
+    /// step it was of, while that goes on.
+    #[must_use]
+    pub fn still_takes(&self, of: Place, transition: &Transition) -> bool {
+        let here = self.place();
+        if !self.phase.is_active() || (here.started, here.attempt) != (of.started, of.attempt) {
+            return false;
+        }
+        match transition {
+            Transition::RollBack(_) => true,
+            Transition::Pause(PausedBy::Verdict, _) => self.phase != Phase::Paused(PausedBy::Verdict),
+            Transition::Stay(_)
+            | Transition::Step { .. }
+            | Transition::Succeed(_)
+            | Transition::Pause(..)
+            | Transition::Abort(_) => self.phase == Phase::Running && here.step == of.step,
+        }
+    }
+
+    /// The same without what was seen of it: what replicas share.
+    #[must_use]
+    pub fn without_evidence(&self) -> Self {
+        Self { judge: Judge::default(), held_ms: 0, ..self.clone() }
+    }
+
+    /// Takes over what this process, or the one before it, knew of the same rollout.
+    pub fn inherit(&mut self, before: &Rollout) {
+        if self.version != before.version {
+            return;
+        }
+        self.recall(before.place(), before.held_ms, &before.judge);
+        let here = self.place();
+        if here == before.place() && self.phase == before.phase {
+            // What it waits for.
+            self.reason.clone_from(&before.reason);
+        }
+    }
+
+    /// What was seen there counts, if that is of this rollout; for its step only if that is the same.
+    pub fn recall(&mut self, there: Place, held_ms: u64, judge: &Judge) {
+        let here = self.place();
+        if (here.started, here.attempt) != (there.started, there.attempt) {
+            return;
+        }
+        self.judge = judge.clone();
+        if here.step == there.step {
+            self.held_ms = held_ms;
+        } else {
+            self.judge.begin_step();
         }
     }
 
@@ -269,6 +352,7 @@ impl Rollout {
                     // Somebody saw the verdict and goes on all the same: with it in mind it would pause again at once.
                     self.judge = Judge::default();
                     self.held_ms = 0;
+                    self.attempt = self.attempt.saturating_add(1);
                 }
                 if *step != self.step {
                     self.step = *step;

@@ -18,8 +18,8 @@ pub struct Facts<'a> {
     pub findings: &'a Findings,
     /// The canary has a pod that takes requests.
     pub ready: bool,
-    /// Every live replica serves the step's weight.
-    pub live: bool,
+    /// A replica that lives and does not serve the step yet; nothing when all do.
+    pub behind: Option<&'a str>,
     /// This replica is the one that takes rollouts forward.
     pub leads: bool,
     /// What is still to be asked before the next step may begin; nothing when that may.
@@ -68,8 +68,8 @@ fn waits(rollout: &Rollout, spec: &RolloutSpec, facts: &Facts<'_>, verdict: &Ver
     if !facts.ready {
         return Some(format!("{} has no ready pod", spec.canary));
     }
-    if !facts.live {
-        return Some("not every replica serves this step yet".to_owned());
+    if let Some(replica) = facts.behind {
+        return Some(format!("replica {replica} does not serve this step yet"));
     }
     let hold = spec.steps.get(rollout.step).map(|step| step.hold).unwrap_or_default();
     if let Some(left) = hold.checked_sub(rollout.held()).filter(|left| !left.is_zero()) {

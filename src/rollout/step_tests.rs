@@ -52,7 +52,7 @@ impl World {
             stable: &name("v1"),
             findings: &findings,
             ready: self.ready,
-            live: self.live,
+            behind: (!self.live).then_some("serinus-1"),
             leads: self.leads,
             gate: self.gate.clone(),
         };
@@ -173,7 +173,7 @@ fn s5_5_going_forward_needs_the_lease_and_the_step_to_be_live() {
     world.leads = false;
     stays(&world.go(), "another replica");
     (world.leads, world.live) = (true, false);
-    stays(&world.go(), "not every replica");
+    stays(&world.go(), "replica serinus-1 does not serve");
     (world.live, world.ready) = (true, false);
     stays(&world.go(), "no ready pod");
     (world.ready, world.gate) = (true, Some("the gate says no".to_owned()));

@@ -12,7 +12,7 @@ use crate::rollout::Asked;
 use crate::routing::request_view::Words;
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::samples::{backend, key, pod};
-use crate::state::{Desired, Request, Source, Touched};
+use crate::state::{Desired, Proposal, Request, Source, Touched};
 
 /// One route, `shop`, with v1, v2 and v3, as a router has it.
 struct World {
@@ -112,7 +112,7 @@ impl World {
     }
 
     fn rollout(&mut self, asked: Asked) {
-        let touched = self.desired.ask_rollout("shop", asked, request()).unwrap();
+        let touched = self.desired.change("shop", &Proposal::Ask(asked), request()).unwrap();
         self.compile(&touched);
     }
 

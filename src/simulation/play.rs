@@ -151,7 +151,7 @@ impl<'a> Game<'a> {
                 stable: &self.stable,
                 findings: &findings,
                 ready: true,
-                live: true,
+                behind: None,
                 leads: true,
                 gate: None,
             };

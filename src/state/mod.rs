@@ -9,6 +9,7 @@ mod revisions;
 #[cfg(test)]
 pub(crate) mod samples;
 mod saved;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -17,13 +18,16 @@ use std::sync::Arc;
 use crate::model::{
     BackendRef, ClusterChange, Revision, RouteName, RouteSpec, ServiceKey, Share, StaticEndpoint, Timestamp,
 };
-use crate::rollout::{Asked, Rollout, Transition};
+use crate::rollout::Rollout;
 
 pub use cluster::Cluster;
 pub use own::OwnAddresses;
 pub use resolve::{Resolved, ResolvedEndpoint};
 pub use revisions::{RevisionEntry, RouteWeights, Source, WeightsError};
 pub use saved::{SAVED_FORMAT, SavedRoute, SavedState};
+pub use shared::{
+    Commit, Peer, Proposal, Replicas, Settled, Shared, Snapshot, Standing, Standings, StoreNews, Version,
+};
 
 use revisions::Outcome;
 
@@ -38,6 +42,8 @@ pub struct Desired {
     cluster: Cluster,
     statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
     own: OwnAddresses,
+    /// The replicas' common state is not known yet: until then no pod gets a request, for its weights may be others.
+    awaits_state: bool,
 }
 
 /// What a change touched, so that a compile looks at nothing else.
@@ -125,6 +131,9 @@ impl Desired {
     /// The endpoints of a backend, from hand-given pods or from the cluster; without Serinus itself.
     #[must_use]
     pub fn resolve(&self, backend: &BackendRef) -> Resolved {
+        if self.awaits_state {
+            return Resolved::default();
+        }
         let mut resolved = match &self.statics {
             Some(statics) => resolve::from_statics(statics, backend),
             None => self.cluster.resolve(backend),
@@ -139,10 +148,16 @@ impl Desired {
         Touched { everything: true, ..Touched::default() }
     }
 
+    /// Waits for the replicas' common state, or does no longer.
+    pub fn await_state(&mut self, awaits: bool) -> Touched {
+        let news = std::mem::replace(&mut self.awaits_state, awaits) != awaits;
+        Touched { everything: news, ..Touched::default() }
+    }
+
     /// Whether everything that the routes need is known (`/readyz`).
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.routes.iter().all(|route| self.knows(route))
+        !self.awaits_state && self.routes.iter().all(|route| self.knows(route))
     }
 
     /// Whether everything that this route needs is known: what it lacks is a problem only then.
@@ -186,13 +201,43 @@ impl Desired {
             self.retired.insert(name, weights.saved());
         }
         self.forget_oldest_retired();
+        (self.route_by(routes, statics), changed)
+    }
+
+    /// As [`Desired::set_routes`], where replicas share their state: that is what `shared` knows, and what this config would have
+    /// it be is a [`Proposal::AdoptFile`] for each route. One that it does not know yet has the weights of the file.
+    pub fn follow_routes(
+        &mut self,
+        routes: Vec<RouteSpec>,
+        statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
+        shared: &Shared,
+        at: Timestamp,
+    ) -> Touched {
+        let mut kept = HashMap::new();
+        for spec in &routes {
+            let mut weights = self.weights.remove(&spec.name).unwrap_or_default();
+            match shared.route(&spec.name) {
+                Some(known) => drop(weights.adopt(spec, known)),
+                None => drop(weights.adopt_file(spec, at)),
+            }
+            kept.insert(spec.name.clone(), weights);
+        }
+        self.weights = kept;
+        self.route_by(routes, statics)
+    }
+
+    fn route_by(
+        &mut self,
+        routes: Vec<RouteSpec>,
+        statics: Option<BTreeMap<ServiceKey, Vec<StaticEndpoint>>>,
+    ) -> Touched {
         self.under_way.clear();
         for spec in &routes {
             self.note_rollout(&spec.name);
         }
         self.routes = routes.into_iter().map(Arc::new).collect();
         self.statics = statics;
-        (Touched { everything: true, ..Touched::default() }, changed)
+        Touched { everything: true, ..Touched::default() }
     }
 
     /// Something was heard from the cluster.
@@ -200,75 +245,50 @@ impl Desired {
         self.cluster.apply(change)
     }
 
+    /// Makes a change of a route's weights or rollout.
+    ///
+    /// # Errors
+    /// When the route or a version is unknown, the weights do not fit, the revision is not the expected one, or a rollout does
+    /// not do that in its phase. Nothing is changed then.
+    pub fn change(
+        &mut self,
+        route: &str,
+        proposal: &Proposal,
+        request: Request,
+    ) -> Result<Touched, WeightsError> {
+        let (spec, weights) = self.route_mut(route)?;
+        let outcome = weights.apply(&spec, proposal, request)?;
+        self.note_rollout(&spec.name);
+        Ok(touched_route(&spec.name, outcome))
+    }
+
     /// Asks for weights: versions left out keep theirs, stable takes the rest.
     ///
     /// # Errors
-    /// When the route or a version is unknown, the weights do not fit, or the revision is not the expected one.
-    /// Nothing is changed then.
+    /// As [`Desired::change`].
     pub fn set_weights(
         &mut self,
         route: &str,
         asked: &BTreeMap<String, Share>,
         request: Request,
     ) -> Result<Touched, WeightsError> {
-        let (spec, weights) = self.route_mut(route)?;
-        let outcome = weights.set(&spec, asked, request)?;
-        self.note_rollout(&spec.name);
-        Ok(touched_route(&spec.name, outcome))
+        self.change(route, &Proposal::Set(asked.clone()), request)
     }
 
-    /// Goes back to the weights of revision `to`, or of the one before the one in force.
-    ///
-    /// # Errors
-    /// When the route or the revision is unknown, there is none before, or a version it names is gone.
-    pub fn undo(
-        &mut self,
-        route: &str,
-        to: Option<Revision>,
-        request: Request,
-    ) -> Result<Touched, WeightsError> {
-        let (spec, weights) = self.route_mut(route)?;
-        let outcome = weights.undo(&spec, to, request)?;
-        self.note_rollout(&spec.name);
-        Ok(touched_route(&spec.name, outcome))
-    }
-
-    /// Asks something of a route's rollout.
-    ///
-    /// # Errors
-    /// When the route is unknown, has no rollout, or that is not to be had in its phase. Nothing is changed then.
-    pub fn ask_rollout(
-        &mut self,
-        route: &str,
-        asked: Asked,
-        request: Request,
-    ) -> Result<Touched, WeightsError> {
-        let (spec, weights) = self.route_mut(route)?;
-        let outcome = weights.ask(&spec, asked, request)?;
-        self.note_rollout(&spec.name);
-        Ok(touched_route(&spec.name, outcome))
-    }
-
-    /// Makes the transition of a rollout that a verdict or the time brought about.
-    pub fn go_on(&mut self, route: &RouteName, transition: &Transition, at: Timestamp) -> Touched {
+    /// Takes a route's state from the replicas' common one.
+    pub fn adopt(&mut self, route: &RouteName, shared: &Arc<SavedRoute>) -> Touched {
         let Ok((spec, weights)) = self.route_mut(route.as_str()) else { return Touched::default() };
-        let outcome = weights.go_on(&spec, transition, at);
+        let outcome = weights.adopt(&spec, shared);
         self.note_rollout(&spec.name);
         touched_route(&spec.name, outcome)
     }
 
-    /// Pods of the version that a route rolls out are ready: see `rollout.auto`.
-    pub fn begin_by_itself(&mut self, route: &RouteName, at: Timestamp) -> Touched {
-        let Ok((spec, weights)) = self.route_mut(route.as_str()) else { return Touched::default() };
-        let outcome = weights.begin_by_itself(&spec, at);
-        self.note_rollout(&spec.name);
-        touched_route(&spec.name, outcome)
-    }
-
-    /// The version that a route rolls out has no pod at all.
-    pub fn canary_is_gone(&mut self, route: &RouteName) {
-        if let Ok((spec, weights)) = self.route_mut(route.as_str()) {
-            weights.canary_is_gone(&spec);
+    /// Takes over what the process before has seen of the rollouts under way.
+    pub fn inherit(&mut self, saved: &SavedState) {
+        for (name, before) in &saved.routes {
+            if let (Some(rollout), Some(before)) = (self.judged(name), &before.rollout) {
+                rollout.inherit(before);
+            }
         }
     }
 

@@ -166,6 +166,15 @@ impl RouteWeights {
         self.history.iter()
     }
 
+    /// Whether one of the last revisions is of this request: the same asked for something in the same millisecond.
+    pub(super) fn has_been_asked(&self, request: &Request) -> bool {
+        let of = |entry: &RevisionEntry| {
+            let who = request.who.as_deref().map(cut);
+            (entry.time, entry.source, &entry.who) == (request.at, request.source, &who)
+        };
+        self.history.iter().any(of)
+    }
+
     /// The weights that `spec` asks for, unless they are those last seen in the file; then the split in force goes on,
     /// fitted to the spec's versions.
     pub(super) fn adopt_file(&mut self, spec: &RouteSpec, at: Timestamp) -> Outcome {
@@ -369,15 +378,14 @@ impl RouteWeights {
         self.last_saved = None;
         // A state file may say anything.
         self.revision = Revision(self.revision.0.saturating_add(1));
-        let cut = |text: String| text.chars().take(TEXT_KEPT).collect::<String>();
         self.history.push_back(RevisionEntry {
             revision: self.revision,
             time: request.at,
             source: request.source,
-            who: request.who.map(cut),
+            who: request.who.as_deref().map(cut),
             before,
             after,
-            reason: request.reason.map(cut),
+            reason: request.reason.as_deref().map(cut),
         });
         while self.history.len() > HISTORY_KEPT {
             self.history.pop_front();
@@ -400,19 +408,25 @@ impl RouteWeights {
 
     /// What must survive a restart; the same object until something changes.
     pub(super) fn saved(&mut self) -> Arc<SavedRoute> {
-        let saved = self.last_saved.take().unwrap_or_else(|| {
-            Arc::new(SavedRoute {
-                revision: self.revision,
-                weights: self.split.iter().cloned().collect(),
-                file: self.file.clone(),
-                history: self.history.iter().cloned().collect(),
-                rollout: self.rollout.clone(),
-                canary_left: self.canary_left,
-            })
-        });
+        let saved = self.last_saved.take().unwrap_or_else(|| Arc::new(self.to_saved()));
         self.last_saved = Some(Arc::clone(&saved));
         saved
     }
+
+    fn to_saved(&self) -> SavedRoute {
+        SavedRoute {
+            revision: self.revision,
+            weights: self.split.iter().cloned().collect(),
+            file: self.file.clone(),
+            history: self.history.iter().cloned().collect(),
+            rollout: self.rollout.clone(),
+            canary_left: self.canary_left,
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_KEPT).collect()
 }
 
 fn without_zeros(split: &[(VersionName, Share)]) -> BTreeMap<VersionName, Share> {

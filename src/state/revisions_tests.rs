@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{BackendRef, OnEmpty, ServiceKey, VersionSpec};
-use crate::state::{Desired, SavedState};
+use crate::state::{Desired, Proposal, SavedState};
 
 fn spec(route: &str, versions: &[(&str, Option<&str>)]) -> RouteSpec {
     RouteSpec {
@@ -101,7 +101,7 @@ fn a_stale_revision_is_refused() {
     let stale = Request { expected: Some(Revision(7)), ..request("") };
     let error = desired.set_weights("shop", &asked(&[("v2", "1")]), stale.clone()).unwrap_err();
     assert_eq!(error, WeightsError::Stale { expected: Revision(7), actual: Revision(1) });
-    assert!(desired.undo("shop", None, stale).is_err());
+    assert!(desired.change("shop", &Proposal::Undo(None), stale).is_err());
     let fresh = Request { expected: Some(Revision(1)), ..request("") };
     desired.set_weights("shop", &asked(&[("v2", "1")]), fresh).unwrap();
     assert_eq!(show(&desired), "r2 v1=99 v2=1");
@@ -110,18 +110,18 @@ fn a_stale_revision_is_refused() {
 #[test]
 fn undo_goes_to_the_one_before_or_to_any_that_is_kept() {
     let mut desired = desired(two("0.1"));
-    let error = desired.undo("shop", None, request("")).unwrap_err();
+    let error = desired.change("shop", &Proposal::Undo(None), request("")).unwrap_err();
     assert_eq!(error, WeightsError::NothingToUndo(Revision(1)));
     for weight in ["1", "30", "100"] {
         desired.set_weights("shop", &asked(&[("v2", weight)]), request(weight)).unwrap();
     }
-    desired.undo("shop", None, request("too bold")).unwrap();
+    desired.change("shop", &Proposal::Undo(None), request("too bold")).unwrap();
     assert_eq!(show(&desired), "r5 v1=70 v2=30");
-    desired.undo("shop", Some(Revision(1)), request("")).unwrap();
+    desired.change("shop", &Proposal::Undo(Some(Revision(1))), request("")).unwrap();
     assert_eq!(show(&desired), "r6 v1=99.9 v2=0.1");
     let last = desired.weights(&"shop".parse().unwrap()).unwrap().history().next_back().unwrap().clone();
     assert_eq!(last.reason.as_deref(), Some("undo to revision 1"));
-    let error = desired.undo("shop", Some(Revision(99)), request("")).unwrap_err();
+    let error = desired.change("shop", &Proposal::Undo(Some(Revision(99))), request("")).unwrap_err();
     assert_eq!(error.to_string(), "revision 99 is not kept; there are 1, 2, 3, 4, 5, 6");
 }
 
@@ -129,7 +129,8 @@ fn undo_goes_to_the_one_before_or_to_any_that_is_kept() {
 fn undo_to_a_version_that_is_gone_is_refused() {
     let mut desired = desired(spec("shop", &[("v1", None), ("v2", Some("5"))]));
     desired.set_routes(vec![spec("shop", &[("v1", None), ("v3", Some("1"))])], None, Timestamp::default());
-    let error = desired.undo("shop", Some(Revision(1)), request("")).unwrap_err().to_string();
+    let error =
+        desired.change("shop", &Proposal::Undo(Some(Revision(1))), request("")).unwrap_err().to_string();
     assert_eq!(error, "route `shop` has no version `v2`; there are v1, v3");
     assert_eq!(show(&desired), "r2 v1=99 v3=1");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::{Generation, Problem, Revision, RouteName, Share, VersionName};
 
 use super::Telemetry;
-use super::metrics::{FAILURE, SUCCESS};
+use super::metrics::{CONFLICT, FAILURE, SUCCESS};
 use super::news::News;
 
 impl Telemetry {
@@ -129,6 +129,16 @@ impl Telemetry {
     /// The state was written.
     pub fn state_saved(&self) {
         self.state_saves.with_label_values(&[SUCCESS]).inc();
+    }
+
+    /// Another replica had changed the common state meanwhile; it is tried again on what that has now.
+    pub fn state_conflict(&self) {
+        self.state_saves.with_label_values(&[CONFLICT]).inc();
+    }
+
+    /// The common state could not be written; it is tried again. Told as a problem.
+    pub fn state_not_shared(&self) {
+        self.state_saves.with_label_values(&[FAILURE]).inc();
     }
 
     /// The state could not be written; it is tried again.

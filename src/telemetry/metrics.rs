@@ -125,6 +125,8 @@ pub struct Telemetry {
 pub(super) const SUCCESS: &str = "success";
 /// The `result` of what did not.
 pub(super) const FAILURE: &str = "failure";
+/// A result: another replica was first.
+pub(super) const CONFLICT: &str = "conflict";
 
 /// Seconds that a compile takes: 100 µs to 1.6 s.
 const COMPILE_BUCKETS: [f64; 8] = [0.000_1, 0.000_4, 0.001_6, 0.005, 0.025, 0.1, 0.4, 1.6];
@@ -192,6 +194,7 @@ impl Telemetry {
             reloads.with_label_values(&[result]);
             state_saves.with_label_values(&[result]);
         }
+        state_saves.with_label_values(&[CONFLICT]);
         Ok(Self {
             generation,
             swaps,

@@ -83,6 +83,7 @@ impl Router {
             config: config(),
             saved: Default::default(),
             state_file: None,
+            store: None,
             telemetry: Arc::clone(&telemetry),
             begin: Default::default(),
         });
@@ -229,6 +230,7 @@ async fn a_router_that_waits_for_the_cluster_is_not_ready() {
         config,
         saved: Default::default(),
         state_file: None,
+        store: None,
         telemetry: Arc::clone(&telemetry),
         begin: Default::default(),
     };

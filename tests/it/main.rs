@@ -37,6 +37,8 @@ mod real_cluster;
 #[cfg(test)]
 mod refused;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod rolling;
 #[cfg(test)]
 mod rollouts;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::errors::{Errors, Place};
-use super::file::{AdminFile, DiscoveryFile, DrainFile, EndpointFile, File, KubernetesFile};
+use super::file::{AdminFile, DiscoveryFile, DrainFile, EndpointFile, File, KubernetesFile, StateFile};
 use super::input::{AnyLength, Field, Pairs};
 use super::settings::{
     AccessLog, Admin, Discovery, Drain, HostPort, KubernetesSettings, Settings, StateStore,
@@ -29,10 +29,7 @@ pub(super) fn settings(file: &File, errors: &mut Errors) -> Option<Settings> {
     let listeners = listeners::listeners(file, &admin, discovery.as_ref(), errors);
     listeners::not_among(&listeners, &file.discovery, errors);
     let routes = routes::routes(&file.routes, discovery.as_ref(), errors);
-    let state = match file.state.value().map(|state| &state.file) {
-        Some(Field::Given(path)) => StateStore::File(path.value.clone()),
-        Some(Field::Absent | Field::Bad) | None => StateStore::Memory,
-    };
+    let state = state(&file.state, discovery.as_ref(), errors);
     errors.is_empty().then_some(())?;
     Some(Settings {
         listeners,
@@ -70,6 +67,29 @@ fn admin(file: &Field<AdminFile>) -> Admin {
             .unwrap_or_else(|| HostPort { host: "127.0.0.1".to_owned(), port: 9901 }),
         token_file: file.and_then(|f| f.token_file.value().cloned()),
     }
+}
+
+fn state(file: &Field<StateFile>, discovery: Option<&Discovery>, errors: &mut Errors) -> StateStore {
+    let Some(given) = file.given() else { return StateStore::Memory };
+    match (&given.value.file, &given.value.config_map) {
+        (Field::Given(a), Field::Given(b)) => {
+            let later = if a.place.position.line > b.place.position.line { &a.place } else { &b.place };
+            errors.add(later, "`file` and `configMap` cannot be used at once: remove one of them");
+        }
+        (Field::Given(path), _) => return StateStore::File(path.value.clone()),
+        (_, Field::Given(key)) if matches!(discovery, Some(Discovery::Static(_))) => {
+            errors.add(&key.place, "needs a cluster, and `discovery.static` has none: use `file`");
+        }
+        (_, Field::Given(key)) => return StateStore::ConfigMap(key.value.clone()),
+        (Field::Absent, Field::Absent) => {
+            errors.add(
+                &given.place,
+                "says nothing: add `file` or `configMap`, for example `file: /var/lib/serinus/state.json`",
+            );
+        }
+        (Field::Bad, _) | (_, Field::Bad) => {}
+    }
+    StateStore::Memory
 }
 
 fn discovery(file: &Field<DiscoveryFile>, errors: &mut Errors) -> Option<Discovery> {

@@ -1,10 +1,13 @@
 //! A route's rollout: what it makes of the weights.
 
+use std::sync::Arc;
+
 use crate::model::{RolloutSpec, RouteSpec, Share, Timestamp, VersionName};
 use crate::rollout::{Asked, Rollout, Transition};
 
 use super::{Outcome, RouteWeights, Source, WeightsError};
-use crate::state::Request;
+use crate::state::shared::Proposal;
+use crate::state::{Request, SavedRoute};
 
 /// Why a rollout ended that the config does not know any more.
 pub(super) const DROPPED: &str = "aborted: the config has no such rollout any more";
@@ -35,6 +38,50 @@ impl RouteWeights {
         let rollout = self.rollout.as_mut().filter(|rollout| rollout.phase.is_active())?;
         self.last_saved = None;
         Some(rollout)
+    }
+
+    /// Becomes what is proposed, where that still makes sense.
+    pub(in crate::state) fn apply(
+        &mut self,
+        spec: &RouteSpec,
+        proposal: &Proposal,
+        request: Request,
+    ) -> Result<Outcome, WeightsError> {
+        match proposal {
+            Proposal::Set(asked) => self.set(spec, asked, request),
+            Proposal::Undo(to) => self.undo(spec, *to, request),
+            Proposal::Ask(asked) => self.ask(spec, *asked, request),
+            Proposal::GoOn(of, transition) => {
+                let holds = self.rollout.as_ref().is_some_and(|now| now.still_takes(*of, transition));
+                Ok(if holds { self.go_on(spec, transition, request.at) } else { Outcome::Unchanged })
+            }
+            Proposal::Begin => Ok(self.begin_by_itself(spec, request.at)),
+            Proposal::CanaryIsGone => {
+                self.canary_is_gone(spec);
+                Ok(Outcome::Unchanged)
+            }
+            Proposal::AdoptFile => Ok(self.adopt_file(spec, request.at)),
+        }
+    }
+
+    /// As replicas share it: without what one of them has seen.
+    pub(in crate::state) fn shared(&self) -> Arc<SavedRoute> {
+        let mut saved = self.to_saved();
+        saved.rollout = saved.rollout.as_ref().map(Rollout::without_evidence);
+        Arc::new(saved)
+    }
+
+    /// Becomes what the replicas share, fitted to this one's config; what this one has seen of the rollout is kept.
+    pub(in crate::state) fn adopt(&mut self, spec: &RouteSpec, shared: &Arc<SavedRoute>) -> Outcome {
+        let mut new = Self::from_saved(shared);
+        new.split = new.fitted(spec).0;
+        if let (Some(rollout), Some(before)) = (&mut new.rollout, &self.rollout) {
+            rollout.inherit(before);
+        }
+        let place = |weights: &Self| weights.rollout.as_ref().map(|rollout| (rollout.place(), rollout.phase));
+        let same = (new.revision, &new.split, place(&new)) == (self.revision, &self.split, place(self));
+        *self = new;
+        if same { Outcome::Unchanged } else { Outcome::Changed }
     }
 
     /// Does what somebody asks of the rollout.

@@ -56,7 +56,11 @@ fn weights(desired: &Desired) -> &RouteWeights {
 
 /// Whether it begins by itself, now that pods are ready; and so it does.
 fn begins(desired: &mut Desired) -> bool {
-    !desired.begin_by_itself(&"shop".parse().unwrap(), NOW).is_empty()
+    !desired.change("shop", &Proposal::Begin, by_itself()).unwrap().is_empty()
+}
+
+fn by_itself() -> Request {
+    Request::of(Source::Rollout, NOW)
 }
 
 fn phase(desired: &Desired) -> Phase {
@@ -65,7 +69,7 @@ fn phase(desired: &Desired) -> Phase {
 
 fn ask(desired: &mut Desired, asked: Asked) -> Result<(), WeightsError> {
     let request = Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER };
-    desired.ask_rollout("shop", asked, request).map(drop)
+    desired.change("shop", &Proposal::Ask(asked), request).map(drop)
 }
 
 fn set(desired: &mut Desired, version: &str, share: &str) {
@@ -98,14 +102,13 @@ fn it_begins_by_itself_once_and_again_when_its_pods_had_all_gone() {
         "v1=90 v2=10 v3=0 rollout started by itself, for v2 has ready pods: step 1 of 2"
     );
     assert!(!begins(&mut desired), "it is under way");
-    let name = "shop".parse().unwrap();
-    desired.canary_is_gone(&name);
+    desired.change("shop", &Proposal::CanaryIsGone, by_itself()).unwrap();
     ask(&mut desired, Asked::Abort).unwrap();
     assert!(!begins(&mut desired), "its pods were gone before it ended");
     let mut desired = restarted(&mut desired, shop());
     assert!(!begins(&mut desired), "nor after a restart");
     assert!(weights(&desired).misses_that_canary_left(&shop()));
-    desired.canary_is_gone(&name);
+    desired.change("shop", &Proposal::CanaryIsGone, by_itself()).unwrap();
     assert!(!weights(&desired).misses_that_canary_left(&shop()));
     let mut desired = restarted(&mut desired, shop());
     assert!(begins(&mut desired), "they were gone, and that was kept");
@@ -169,11 +172,14 @@ fn undo_passes_over_revisions_that_left_the_weights() {
     ask(&mut desired, Asked::Start).unwrap();
     ask(&mut desired, Asked::Pause).unwrap();
     let request = Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER };
-    desired.undo("shop", None, request).unwrap();
+    desired.change("shop", &Proposal::Undo(None), request).unwrap();
     assert_eq!(show(&desired), "v1=100 v2=0 v3=0 undo to revision 1");
     let mut same = self::desired(spec("v2", &["10"], "0"));
     let request = Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER };
-    assert!(matches!(same.undo("shop", None, request), Err(WeightsError::NothingToUndo(_))));
+    assert!(matches!(
+        same.change("shop", &Proposal::Undo(None), request),
+        Err(WeightsError::NothingToUndo(_))
+    ));
 }
 
 #[test]

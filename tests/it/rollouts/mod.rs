@@ -169,7 +169,7 @@ impl Running {
 }
 
 /// Asks the admin API, with JSON.
-async fn call(admin: SocketAddr, line: &str, headers: &str, body: &Value) -> (u16, Value) {
+pub(crate) async fn call(admin: SocketAddr, line: &str, headers: &str, body: &Value) -> (u16, Value) {
     let body = body.to_string();
     let request = format!(
         "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
@@ -183,7 +183,7 @@ async fn call(admin: SocketAddr, line: &str, headers: &str, body: &Value) -> (u1
 const CLIENTS: usize = 4;
 
 /// Requests that go on until it is dropped.
-struct Traffic {
+pub(crate) struct Traffic {
     end: Arc<AtomicBool>,
     ok: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
@@ -192,7 +192,7 @@ struct Traffic {
 
 impl Traffic {
     /// Some hundreds of requests a second.
-    fn start(web: SocketAddr) -> Self {
+    pub(crate) fn start(web: SocketAddr) -> Self {
         let mut traffic =
             Self { end: Arc::default(), ok: Arc::default(), failed: Arc::default(), clients: Vec::new() };
         for _ in 0..CLIENTS {
@@ -216,7 +216,7 @@ impl Traffic {
     }
 
     /// Waits for so many more good answers.
-    async fn more(&self, more: u64) {
+    pub(crate) async fn more(&self, more: u64) {
         let wanted = self.ok.load(Ordering::Relaxed) + more;
         eventually("requests are answered", || (self.ok.load(Ordering::Relaxed) >= wanted).then_some(()))
             .await;

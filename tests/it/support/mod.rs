@@ -8,6 +8,7 @@ pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod misbehaving;
 pub(crate) mod process;
+pub(crate) mod relay;
 pub(crate) mod stack;
 pub(crate) mod upstream;
 pub(crate) mod watching;

@@ -53,6 +53,7 @@ impl View {
             WatchEvent::Recovered { namespace, kind } => {
                 self.troubles.remove(&(namespace, kind)).expect("recovered from some trouble");
             }
+            WatchEvent::Store(_) | WatchEvent::Lease(_) => panic!("nobody asked for a common state"),
             WatchEvent::Secret { key, .. } => panic!("nobody asked for Secret {key}"),
             WatchEvent::Objects { namespace, kind, problems } => {
                 self.objects.insert((namespace, kind), problems);
@@ -65,7 +66,7 @@ impl View {
                     ClusterKind::Services => self.services.len(),
                     ClusterKind::EndpointSlices => self.slices.values().map(|s| s.endpoints.len()).sum(),
                     ClusterKind::Pods => self.pods.len(),
-                    ClusterKind::Secrets => continue,
+                    ClusterKind::Secrets | ClusterKind::ConfigMaps | ClusterKind::Leases => continue,
                 });
             }
         }

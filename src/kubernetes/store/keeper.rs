@@ -1,0 +1,411 @@
+//! Keeps this replica's Lease, and that of the leader where it is this one; tells how the replicas are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff;
+use kube::Api;
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::kubernetes::access::Client;
+use crate::kubernetes::supervisor::{LeaseNews, WatchEvent};
+use crate::model::Timestamp;
+use crate::state::{Peer, Replicas, Standing, Standings, StoreNews};
+
+use super::election::{Act, DEADLINE, DURATION, RENEW, Seen, act};
+use super::leases::{LeaseRecord, ROLLOUTS, labels, record};
+use super::{Common, tell};
+
+/// How long the API server may take for one answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How often this replica's Lease is renewed when there is nothing to say.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often what was seen of rollouts is told, while that changes.
+const EVIDENCE: Duration = Duration::from_secs(1);
+/// How often that is looked at which only the time changes.
+const LOOK: Duration = Duration::from_millis(500);
+/// A Lease that was renewed longer ago than this when it is first heard of is of a replica that is gone, unless the clocks differ
+/// by as much.
+const LONG_GONE: Duration = Duration::from_secs(60);
+/// After so long without a sign of life a replica's Lease is removed, and what it had seen of rollouts with it.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+/// How much an annotation may hold: Kubernetes takes 256 KiB of all of them.
+const LARGEST: usize = 200 * 1024;
+
+pub(super) struct Keeper {
+    client: Client,
+    common: Common,
+    standings: watch::Receiver<Option<Arc<Standings>>>,
+    out: mpsc::Sender<WatchEvent>,
+    /// The name of this replica's Lease.
+    name: Arc<str>,
+    seen: BTreeMap<Arc<str>, Seen>,
+    /// The Leases were listed once.
+    listed: bool,
+    /// When anything was heard of any Lease last: this one's own renewals are heard, too.
+    heard: Instant,
+    /// When the last renewal of the leader's Lease that went well began; nothing where another leads.
+    renewed: Option<Instant>,
+    /// When the election is looked at next.
+    election_due: Instant,
+    /// When this replica's Lease was written last, and what it said; nothing while another process of this replica has the state.
+    written: Option<(Instant, Arc<Standings>)>,
+    /// It could not be written then.
+    missed: bool,
+    /// What the control task was told last.
+    told: Replicas,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        client: &Client,
+        common: &Common,
+        standings: watch::Receiver<Option<Arc<Standings>>>,
+        out: mpsc::Sender<WatchEvent>,
+    ) -> Self {
+        let now = Instant::now();
+        // A name has at most 253 characters.
+        let name: String = format!("{}-{}", common.key.name, common.me).chars().take(253).collect();
+        Self {
+            client: client.clone(),
+            common: common.clone(),
+            standings,
+            out,
+            name: name.into(),
+            seen: BTreeMap::new(),
+            listed: false,
+            heard: now,
+            renewed: None,
+            election_due: now,
+            written: None,
+            missed: false,
+            told: Replicas::default(),
+        }
+    }
+
+    /// Keeps them until it is told to let go, or nobody listens any more.
+    pub(super) async fn run(
+        mut self,
+        mut leases: mpsc::Receiver<WatchEvent>,
+        mut released: oneshot::Receiver<()>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut released => break self.let_go().await,
+                event = leases.recv() => match event {
+                    Some(event) => self.take(event).await,
+                    None => break,
+                },
+                changed = self.standings.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            self.keep().await;
+        }
+    }
+
+    async fn take(&mut self, event: WatchEvent) {
+        let now = Instant::now();
+        match event {
+            WatchEvent::Lease(news) => {
+                self.heard = now;
+                match news {
+                    LeaseNews::All(records) => {
+                        let mut before = std::mem::take(&mut self.seen);
+                        for record in records {
+                            let name = Arc::clone(&record.name);
+                            let seen = see(before.remove(&name), record, now);
+                            self.seen.insert(name, seen);
+                        }
+                        self.listed = true;
+                    }
+                    LeaseNews::One(record) => self.see(record, now),
+                    LeaseNews::Gone(name) => drop(self.seen.remove(&name)),
+                }
+            }
+            // Trouble, and what does not decode.
+            other => drop(self.out.send(other).await),
+        }
+    }
+
+    fn see(&mut self, record: LeaseRecord, now: Instant) {
+        let name = Arc::clone(&record.name);
+        let seen = see(self.seen.remove(&name), record, now);
+        self.seen.insert(name, seen);
+    }
+
+    /// Does what is due, and tells what that changes.
+    async fn keep(&mut self) {
+        if !self.listed {
+            return;
+        }
+        let standings = self.standings.borrow_and_update().clone();
+        match standings {
+            // Another process of this replica has the state, or nobody knows it yet.
+            None => (self.renewed, self.written) = (None, None),
+            Some(standings) => {
+                if self.is_due(&standings) {
+                    self.write(&standings).await;
+                }
+                if Instant::now() >= self.election_due {
+                    self.elect().await;
+                }
+            }
+        }
+        self.tell().await;
+    }
+
+    /// Whether this replica's Lease is to be written: what it serves is told at once, what it has seen every second, and that it
+    /// lives every few seconds.
+    fn is_due(&self, standings: &Arc<Standings>) -> bool {
+        let Some((at, said)) = &self.written else { return true };
+        let age = at.elapsed();
+        let serves = |standing: &Standing| (standing.place(), standing.revision);
+        let same = said.len() == standings.len()
+            && said.iter().zip(standings.iter()).all(|(a, b)| a.0 == b.0 && serves(a.1) == serves(b.1));
+        let news = !same || age >= HEARTBEAT;
+        if self.missed { age >= EVIDENCE } else { news || (age >= EVIDENCE && said != standings) }
+    }
+
+    async fn write(&mut self, standings: &Arc<Standings>) {
+        self.written = Some((Instant::now(), Arc::clone(standings)));
+        let annotation = annotation(standings);
+        let spec = LeaseSpec {
+            holder_identity: Some(self.common.me.to_string()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            renew_time: Some(MicroTime(jiff::Timestamp::now())),
+            ..LeaseSpec::default()
+        };
+        let patch = json!({"metadata": {"annotations": {ROLLOUTS: annotation}}, "spec": spec});
+        let mut outcome = self.patch(&self.name.clone(), &patch).await;
+        if outcome == Some(Outcome::Missing) {
+            let lease = self.lease(&self.name, "replica", spec, annotation);
+            outcome = self.create(lease).await;
+        }
+        self.missed = outcome != Some(Outcome::Done);
+    }
+
+    async fn elect(&mut self) {
+        let begun = Instant::now();
+        self.election_due = begun + RENEW;
+        let leader = Arc::clone(&self.common.key.name);
+        let seen = self.seen.get(&leader).cloned();
+        let record = seen.as_ref().map(|seen| &seen.record);
+        let now = MicroTime(jiff::Timestamp::now());
+        let act = act(&self.common.me, seen.as_ref(), begun);
+        let mut spec = LeaseSpec {
+            holder_identity: Some(self.common.me.to_string()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            renew_time: Some(now.clone()),
+            ..LeaseSpec::default()
+        };
+        let taken = match (act, record) {
+            (Act::Wait, _) => None,
+            (Act::Create, _) | (_, None) => {
+                (spec.acquire_time, spec.lease_transitions) = (Some(now), Some(0));
+                let lease = self.lease(&leader, "leader", spec, String::new());
+                self.create(lease).await
+            }
+            (Act::Renew | Act::Take, Some(record)) => {
+                if record.holder.as_ref() != Some(&self.common.me) {
+                    let transitions = record.transitions.saturating_add(1);
+                    (spec.acquire_time, spec.lease_transitions) = (Some(now), Some(transitions));
+                }
+                // Only if it is as it was read: another may take it in the same moment.
+                let version = record.version.0.clone();
+                self.patch(&leader, &json!({"metadata": {"resourceVersion": version}, "spec": spec})).await
+            }
+        };
+        match taken {
+            Some(Outcome::Done) => self.renewed = Some(begun),
+            // It is another's, or nobody's: what the watch tells decides.
+            Some(Outcome::Conflict | Outcome::Missing) => {
+                self.renewed = None;
+                self.read(&leader).await;
+            }
+            // It may be this one's still, until its time is up.
+            None => {}
+        }
+        if seen.is_some_and(|seen| seen.holds(begun) && seen.record.holder.as_ref() != Some(&self.common.me))
+        {
+            self.renewed = None;
+        }
+        if self.renewed.is_some() {
+            self.forget_the_gone().await;
+        }
+    }
+
+    /// Removes the Leases of replicas that are long gone.
+    async fn forget_the_gone(&mut self) {
+        let now = Instant::now();
+        let gone = |(name, seen): (&Arc<str>, &Seen)| {
+            let old = now.saturating_duration_since(seen.since) >= FORGOTTEN;
+            (old && *name != self.common.key.name && *name != self.name).then(|| Arc::clone(name))
+        };
+        let gone: Vec<_> = self.seen.iter().filter_map(gone).collect();
+        for name in gone {
+            self.delete(&name).await;
+        }
+    }
+
+    async fn tell(&mut self) {
+        let now = Instant::now();
+        // One that hears nothing of the Leases does not know who lives, and takes nothing forward.
+        let until = self.renewed.map(|renewed| renewed.min(self.heard) + DEADLINE);
+        let leader = self.seen.get(&self.common.key.name).filter(|seen| seen.holds(now));
+        let others =
+            self.seen.iter().filter(|(name, _)| **name != self.common.key.name && **name != self.name);
+        let peers = others.map(|(name, seen)| Peer {
+            name: self.replica(name),
+            live: seen.holds(now),
+            standings: Arc::clone(&seen.record.standings),
+        });
+        let mine = self.seen.get(&self.name).map(|seen| Arc::clone(&seen.record.standings));
+        let replicas = Replicas {
+            me: Arc::clone(&self.common.me),
+            leader: leader.and_then(|seen| seen.record.holder.clone()),
+            leads_until: until.filter(|until| now < *until),
+            mine: mine.unwrap_or_default(),
+            peers: peers.collect(),
+        };
+        if replicas != self.told {
+            self.told = replicas.clone();
+            tell(&self.out, StoreNews::Replicas(replicas)).await;
+        }
+    }
+
+    /// The name of the replica whose Lease has this name.
+    fn replica(&self, lease: &Arc<str>) -> Arc<str> {
+        let name = lease.strip_prefix(&*self.common.key.name).and_then(|rest| rest.strip_prefix('-'));
+        name.map_or_else(|| Arc::clone(lease), Into::into)
+    }
+
+    /// Others need not wait until this replica's Leases have run out.
+    async fn let_go(&mut self) {
+        if self.written.is_none() {
+            return;
+        }
+        let leader = Arc::clone(&self.common.key.name);
+        let leads =
+            self.seen.get(&leader).filter(|seen| seen.record.holder.as_ref() == Some(&self.common.me));
+        if let Some(version) = leads.map(|seen| seen.record.version.0.clone()) {
+            self.patch(
+                &leader,
+                &json!({"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": null}}),
+            )
+            .await;
+        }
+        // What it has seen of rollouts under way counts on.
+        let seen = self.written.as_ref().is_some_and(|(_, said)| !said.is_empty());
+        if seen {
+            let standings = self.standings.borrow().clone().unwrap_or_default();
+            let annotations = json!({ROLLOUTS: annotation(&standings)});
+            let patch = json!({"metadata": {"annotations": annotations}, "spec": {"holderIdentity": null}});
+            self.patch(&self.name.clone(), &patch).await;
+        } else {
+            self.delete(&self.name.clone()).await;
+        }
+    }
+
+    fn lease(&self, name: &str, component: &str, spec: LeaseSpec, said: String) -> Lease {
+        let annotations = (!said.is_empty()).then(|| [(ROLLOUTS.to_owned(), said)].into());
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                labels: Some(labels(&self.common, component)),
+                annotations,
+                ..ObjectMeta::default()
+            },
+            spec: Some(spec),
+        }
+    }
+
+    fn api(&self) -> Api<Lease> {
+        Api::namespaced(self.client.current(), &self.common.key.namespace)
+    }
+
+    async fn patch(&mut self, name: &str, patch: &Value) -> Option<Outcome> {
+        let (api, params, patch) = (self.api(), PatchParams::default(), Patch::Merge(patch));
+        self.answer(tokio::time::timeout(ANSWER, api.patch(name, &params, &patch)).await).await
+    }
+
+    async fn create(&mut self, lease: Lease) -> Option<Outcome> {
+        let (api, params) = (self.api(), PostParams::default());
+        self.answer(tokio::time::timeout(ANSWER, api.create(&params, &lease)).await).await
+    }
+
+    async fn read(&mut self, name: &str) {
+        let api = self.api();
+        if let Ok(Ok(Some(lease))) = tokio::time::timeout(ANSWER, api.get_opt(name)).await {
+            self.see(record(lease), Instant::now());
+        }
+    }
+
+    async fn delete(&self, name: &str) {
+        // One that stays is removed another time.
+        let _ = tokio::time::timeout(ANSWER, self.api().delete(name, &DeleteParams::default())).await;
+    }
+
+    /// What became of a write; nothing where nobody knows, or it was refused: the watch tells of the trouble then.
+    async fn answer(
+        &mut self,
+        answer: Result<Result<Lease, kube::Error>, tokio::time::error::Elapsed>,
+    ) -> Option<Outcome> {
+        match answer {
+            Ok(Ok(lease)) => {
+                self.see(record(lease), Instant::now());
+                Some(Outcome::Done)
+            }
+            Ok(Err(kube::Error::Api(status))) => match status.code {
+                409 => Some(Outcome::Conflict),
+                404 => Some(Outcome::Missing),
+                401 => {
+                    self.client.renew().await;
+                    None
+                }
+                _ => None,
+            },
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Conflict,
+    Missing,
+}
+
+/// A Lease as it is now heard of. One that is as before has not been renewed.
+fn see(before: Option<Seen>, record: LeaseRecord, now: Instant) -> Seen {
+    let since = match before {
+        Some(before) if before.record.renewed == record.renewed && before.record.holder == record.holder => {
+            before.since
+        }
+        Some(_) => now,
+        None => {
+            let clock = Timestamp::from(SystemTime::now()).millis();
+            let age = record.renewed.map_or(0, |renewed| clock.saturating_sub(renewed.millis()));
+            let gone = u128::from(age) > LONG_GONE.as_millis();
+            if gone { now.checked_sub(DURATION).unwrap_or(now) } else { now }
+        }
+    };
+    Seen { record, since }
+}
+
+/// What is said of rollouts, as text: of as many as fit.
+fn annotation(standings: &Standings) -> String {
+    let mut size = 2;
+    let fits = |(name, standing): &(&crate::model::RouteName, &Standing)| {
+        size += name.as_str().len() + 6 + serde_json::to_string(standing).map_or(0, |text| text.len());
+        size <= LARGEST
+    };
+    let said: BTreeMap<_, _> = standings.iter().take_while(fits).collect();
+    serde_json::to_string(&said).unwrap_or_default()
+}
