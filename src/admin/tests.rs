@@ -35,8 +35,14 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
     let statics = Some(BTreeMap::from([(service, Vec::new())]));
     let config = RoutesConfig { routes: vec![shop], statics };
     let telemetry_too = Arc::clone(&telemetry);
-    let from =
-        Start { config, saved: Default::default(), state_file: None, telemetry, begin: Default::default() };
+    let from = Start {
+        config,
+        saved: Default::default(),
+        state_file: None,
+        telemetry,
+        service_events: None,
+        begin: Default::default(),
+    };
     (start(from).0, telemetry_too)
 }
 

@@ -25,6 +25,7 @@ use crate::tls;
 use super::certificates;
 use super::handover::{GivenSocket, Taking};
 use super::limits::Budget;
+use super::service_events;
 use super::sockets::Sockets;
 
 /// How many endpoints that were set aside may wait to be looked at.
@@ -93,12 +94,14 @@ impl Starting {
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
         let cluster = connect(&settings.discovery).await?;
         let (state_file, saved, state_problems) = open_state(&settings.state, begin)?;
+        let (say_deeds, deeds) = service_events::channel();
         // Nothing fails from here on, save the threads that watch files.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
             saved,
             state_file,
             telemetry: Arc::clone(&telemetry),
+            service_events: cluster.as_ref().map(|_| say_deeds),
             begin,
         });
         control.listens_at(sockets.own_addresses()).await;
@@ -113,6 +116,7 @@ impl Starting {
             background.push(("the watch of the config file", tokio::spawn(following)));
         }
         if let Some(client) = cluster {
+            background.extend(service_events::post(client.clone(), deeds, &control, &telemetry));
             background.extend(follow_cluster(client, &control, &telemetry));
         }
         let (set_aside, watching_pods) = watch_pods(&control, certificates.connectors(), &telemetry);

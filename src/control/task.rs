@@ -9,7 +9,9 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::hooks::Hooks;
-use crate::model::{ClusterChange, EndpointPhase, Moment, Problem, RouteName, ServiceKey, Timestamp};
+use crate::model::{
+    ClusterChange, EndpointPhase, Moment, Problem, RouteName, ServiceEvent, ServiceKey, Timestamp,
+};
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::{Desired, Request, SavedState, Touched};
 use crate::telemetry::Telemetry;
@@ -17,9 +19,10 @@ use crate::telemetry::Telemetry;
 use super::handle::{
     ChangeError, Control, Done, Message, Pen, Reply, RoutesConfig, WatchProblems, WeightChange,
 };
-use super::moves;
+use super::moves::{self, Outside};
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
+use super::service_events::ServiceEvents;
 use super::state_file::StateFile;
 use super::steer::{self, RolloutViews, Steering};
 
@@ -40,6 +43,8 @@ pub struct Start {
     pub state_file: Option<StateFile>,
     /// The router's metrics and events.
     pub telemetry: Arc<Telemetry>,
+    /// Takes what is done to routes, for the Events on their Services; it is never waited for.
+    pub service_events: Option<mpsc::Sender<ServiceEvent>>,
     /// When the state is this process's own.
     pub begin: Begin,
 }
@@ -87,6 +92,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         rollouts: Arc::clone(&control.rollouts),
         steering: Steering::default(),
         hooks: Hooks::start(Arc::clone(&start.telemetry)),
+        service_events: ServiceEvents::new(start.service_events, Arc::clone(&start.telemetry)),
         telemetry: start.telemetry,
         watches: BTreeMap::new(),
         parts: BTreeMap::new(),
@@ -111,6 +117,7 @@ struct Task {
     rollouts: Arc<ArcSwap<RolloutViews>>,
     steering: Steering,
     hooks: Hooks,
+    service_events: ServiceEvents,
     telemetry: Arc<Telemetry>,
     watches: BTreeMap<WatchProblems, Vec<Problem>>,
     parts: BTreeMap<&'static str, Vec<Problem>>,
@@ -280,6 +287,7 @@ impl Task {
 
     fn take_weights(&mut self, route: &str, change: WeightChange, request: Request, reply: Reply) {
         self.batch.urgent = true;
+        let by_hand = !matches!(change, WeightChange::Rollout(_));
         let changed = match change {
             WeightChange::Set(asked) => self.desired.set_weights(route, &asked, request),
             WeightChange::Undo(to) => self.desired.undo(route, to, request),
@@ -289,6 +297,10 @@ impl Task {
             (Ok(touched), Ok(name)) => {
                 self.batch.weights_changed |= !touched.is_empty();
                 touched.routes.iter().for_each(|route| self.log_weights(route));
+                if by_hand {
+                    let set = &touched.routes;
+                    set.iter().for_each(|route| self.service_events.weights_set(route, &self.desired));
+                }
                 self.batch.touched.merge(touched);
                 self.batch.replies.push((name, reply));
             }
@@ -301,7 +313,10 @@ impl Task {
         let now = Timestamp::from(SystemTime::now());
         let before: HashSet<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
         let (touched, changed) = self.desired.set_routes(config.routes, config.statics, now);
-        changed.iter().filter(|route| before.contains(*route)).for_each(|route| self.log_weights(route));
+        for route in changed.iter().filter(|route| before.contains(*route)) {
+            self.log_weights(route);
+            self.service_events.weights_set(route, &self.desired);
+        }
         for spec in self.desired.routes().iter().filter(|spec| !before.contains(&spec.name)) {
             let weights = self.desired.weights(&spec.name);
             if let Some(weights) = weights.filter(|w| w.split() != spec.weights()) {
@@ -385,7 +400,8 @@ impl Task {
 
     fn tell_of_rollouts(&self, before: &RolloutViews) {
         let (now, at) = (self.rollouts.load(), Timestamp::from(SystemTime::now()));
-        moves::tell_of_rollouts(before, &now, &self.desired, &self.telemetry, &self.hooks, at);
+        let outside = Outside { hooks: &self.hooks, events: &self.service_events };
+        moves::tell_of_rollouts(before, &now, &self.desired, &self.telemetry, outside, at);
     }
 
     /// Begins the rollouts that begin by themselves, and notes whose pods are gone.
@@ -483,6 +499,7 @@ mod tests {
             saved: SavedState::default(),
             state_file: None,
             telemetry: Arc::new(Telemetry::new().unwrap()),
+            service_events: None,
             begin: Begin::AtOnce,
         });
         for namespace in ["web", "gone"] {
@@ -532,6 +549,7 @@ mod tests {
                 saved: SavedState::default(),
                 state_file: None,
                 telemetry: Arc::new(Telemetry::new().unwrap()),
+                service_events: None,
                 begin,
             })
         };

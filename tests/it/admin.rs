@@ -84,6 +84,7 @@ impl Router {
             saved: Default::default(),
             state_file: None,
             telemetry: Arc::clone(&telemetry),
+            service_events: None,
             begin: Default::default(),
         });
         let listener = admin::bind("localhost:0").await.unwrap();
@@ -230,6 +231,7 @@ async fn a_router_that_waits_for_the_cluster_is_not_ready() {
         saved: Default::default(),
         state_file: None,
         telemetry: Arc::clone(&telemetry),
+        service_events: None,
         begin: Default::default(),
     };
     let (control, _) = control::start(start);
