@@ -30,8 +30,9 @@ const CONTROLLER: &str = "serinus";
 /// The most that the API takes of a note and of an instance, in bytes.
 const MOST_NOTE: usize = 1024;
 const MOST_INSTANCE: usize = 128;
-/// How often in a row one is tried again while the API server is away: some minutes. Then each is tried once, until one arrives.
-const MOST_RETRIES: u32 = 30;
+/// How long one is tried again while the API server is away, in longest pauses between attempts: five minutes. From then on each is
+/// tried once, until one arrives.
+const MOST_AWAY: u32 = 30;
 /// The last one of a namespace that was not taken is tried again now and then, so that trouble that is over is seen to be:
 /// after this many of the longest pauses between attempts (a minute), and this often (an hour, as long as API servers usually keep
 /// Events).
@@ -64,7 +65,8 @@ struct Recorder {
     api: kube::Client,
     instance: String,
     backoff: Backoff,
-    retries: u32,
+    /// Since when the API server is away.
+    away: Option<Instant>,
     /// The trouble of each namespace that was logged, until it is over.
     troubled: BTreeMap<Namespace, Problem>,
     /// The last one of each namespace that was not taken.
@@ -97,7 +99,7 @@ impl Recorder {
             instance: if host.is_empty() { CONTROLLER.to_owned() } else { cut(&host, MOST_INSTANCE) },
             backoff: Backoff::new(client.patience),
             client,
-            retries: MOST_RETRIES,
+            away: None,
             troubled: BTreeMap::new(),
             lost: BTreeMap::new(),
             due: Instant::now(),
@@ -116,15 +118,19 @@ impl Recorder {
                 return self.show();
             };
             self.trouble(&namespace, refusal.problem);
-            if !refusal.passing || self.retries == 0 {
+            if !refusal.passing {
+                // It is there, and will say the same.
+                self.away = None;
                 break;
             }
-            self.retries -= 1;
+            if self.away.get_or_insert_with(Instant::now).elapsed() >= self.pauses(MOST_AWAY) {
+                break;
+            }
             sleep(self.backoff.pause()).await;
         }
         self.telemetry.service_event_failed(&of);
         if self.lost.is_empty() {
-            self.due = self.next_time();
+            self.due = Instant::now() + self.pauses(AGAIN);
         }
         self.lost.insert(namespace, Lost { of, event, again: MOST_AGAIN });
         self.show();
@@ -144,12 +150,13 @@ impl Recorder {
                 Err(_) => drop(self.troubled.remove(&namespace)),
             }
         }
-        self.due = self.next_time();
+        self.due = Instant::now() + self.pauses(AGAIN);
         self.show();
     }
 
-    fn next_time(&self) -> Instant {
-        Instant::now() + AGAIN * self.client.patience.retry_most.max(Duration::from_millis(1))
+    /// So many of the longest pauses between attempts.
+    fn pauses(&self, count: u32) -> Duration {
+        count * self.client.patience.retry_most.max(Duration::from_millis(1))
     }
 
     async fn post(&self, namespace: &Namespace, event: &Event) -> Result<(), Refusal> {
@@ -171,7 +178,7 @@ impl Recorder {
     }
 
     fn posted(&mut self, of: &ServiceEvent) {
-        self.retries = MOST_RETRIES;
+        self.away = None;
         self.backoff.reset();
         self.telemetry.service_event_posted(of);
         let namespace = &of.service.namespace;
