@@ -1,6 +1,7 @@
 //! Posting Events on Services, to an API server that misbehaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serinus::kubernetes::{ClusterAccess, Patience, connect_with, record};
 use serinus::model::{Deed, Problem, ServiceEvent, ServiceKey, Timestamp};
@@ -76,7 +77,9 @@ fn notes(api: &ApiServer) -> Vec<String> {
 #[tokio::test]
 async fn an_api_server_that_is_away_for_a_while_gets_them_when_it_is_back() {
     let mut api = ApiServer::start().await;
-    let posting = Posting::start(&api, QUICK).await;
+    // Half a minute, however busy this machine is.
+    let patience = Patience { retry_most: Duration::from_secs(1), ..QUICK };
+    let posting = Posting::start(&api, patience).await;
     api.stop().await;
     posting.tell(deed(1)).await;
     posting.tell(deed(2)).await;
@@ -135,7 +138,7 @@ async fn what_is_forbidden_is_told_with_what_to_grant_and_costs_the_others_nothi
 async fn one_whose_answer_is_lost_is_not_there_twice() {
     let api = ApiServer::start().await;
     api.swallow(1);
-    let patience = Patience { answer: std::time::Duration::from_millis(300), ..QUICK };
+    let patience = Patience { answer: Duration::from_millis(300), ..QUICK };
     let posting = Posting::start(&api, patience).await;
     posting.tell(deed(1)).await;
     posting.posts(1).await;

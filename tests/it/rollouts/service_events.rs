@@ -170,9 +170,7 @@ async fn where_events_are_forbidden_the_rollout_goes_on_and_the_problem_is_shown
     };
     eventually("the problem is shown", || (shown() == 1).then_some(())).await;
     let failed = "serinus_kubernetes_events_total{result=\"failure\"} 4";
-    while !router.metrics().await.contains(failed) {
-        tokio::task::yield_now().await;
-    }
+    eventually("none was taken", || router.0.telemetry().text().contains(failed).then_some(())).await;
     assert_eq!((shown(), router.view().unwrap().rollout.phase), (1, Phase::Succeeded));
     shop.api.allow("create", "events");
     assert_eq!(set_weight(&router.0, "shop", "{\"v2\": 1}").await.status, 200);
@@ -240,6 +238,7 @@ async fn kubectl_describe_shows_them() {
     let run = move |args: &[&str]| {
         let mut command = Command::new("kubectl");
         command
+            .args(["--request-timeout", "20s"])
             .arg("--kubeconfig")
             .arg(&kubeconfig)
             .args(args)
