@@ -67,7 +67,7 @@ impl World {
         for route in 0..routes {
             let key = ServiceKey::new(Arc::clone(&namespace), format!("svc-{route}"));
             let port = ServicePort { name: Arc::from("http"), port: 80, app_protocol: None };
-            services.push((key.clone(), Service { ports: vec![port] }));
+            services.push((key.clone(), Service { ports: vec![port], ..Service::default() }));
             let mut spec = spec(route, key.clone());
             change(&mut spec);
             specs.push(spec);

@@ -41,6 +41,7 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
         state_file: None,
         store: None,
         telemetry,
+        service_events: None,
         begin: Default::default(),
     };
     (start(from).0, telemetry_too)

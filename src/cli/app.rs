@@ -24,6 +24,7 @@ use crate::tls;
 use super::certificates;
 use super::handover::{GivenSocket, Taking};
 use super::limits::Budget;
+use super::service_events;
 use super::sockets::Sockets;
 use super::state;
 
@@ -99,6 +100,7 @@ impl Starting {
         let (heard, events) = mpsc::channel(CLUSTER_EVENTS);
         let shared = opened.common.as_ref().map(|_| state::link(heard.clone()));
         let (store, ends) = shared.unzip();
+        let (say_deeds, deeds) = service_events::channel();
         // Nothing fails from here on, save the threads that watch files.
         let (control, control_task) = control::start(control::Start {
             config: routes_config(&settings),
@@ -106,6 +108,7 @@ impl Starting {
             state_file: opened.file,
             store,
             telemetry: Arc::clone(&telemetry),
+            service_events: cluster.as_ref().map(|_| say_deeds),
             begin,
         });
         control.listens_at(sockets.own_addresses()).await;
@@ -126,6 +129,7 @@ impl Starting {
                 background.extend(tasks);
                 release = Some(let_go);
             }
+            background.extend(service_events::post(client.clone(), deeds, &control, &telemetry));
             background.extend(follow_cluster(client, heard, events, &control, &telemetry));
         }
         let (set_aside, watching_pods) = watch_pods(&control, certificates.connectors(), &telemetry);

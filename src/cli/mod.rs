@@ -14,6 +14,7 @@ mod mirror;
 mod rollout;
 mod run;
 mod scenario;
+mod service_events;
 mod simulate;
 mod sockets;
 mod state;

@@ -26,7 +26,7 @@ pub(super) struct Opened {
 /// Opens what the config names.
 ///
 /// # Errors
-/// When a state file cannot be used, or this replica has no name.
+/// When a state file cannot be used.
 pub(super) fn open(store: &StateStore, begin: Begin) -> anyhow::Result<Opened> {
     Ok(match store {
         StateStore::Memory => {
@@ -52,16 +52,10 @@ pub(super) fn open(store: &StateStore, begin: Begin) -> anyhow::Result<Opened> {
             Opened { file: Some(file), saved: restored.state, problems, common: None }
         }
         StateStore::ConfigMap(key) => {
-            let common = Common { key: key.clone(), me: replica().into() };
+            let common = Common { key: key.clone(), me: kubernetes::replica() };
             Opened { common: Some(common), ..Opened::default() }
         }
     })
-}
-
-/// The name of this replica: that of its pod, which `$POD_NAME` has or, without a host network, the host's name is.
-fn replica() -> String {
-    let given = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
-    given.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 /// The two ends of what goes between the control task and the store.

@@ -13,6 +13,7 @@ mod handle;
 mod moves;
 mod readiness;
 mod saver;
+mod service_events;
 mod sharing;
 mod state_file;
 mod steer;

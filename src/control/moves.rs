@@ -1,4 +1,4 @@
-//! What has changed since the last table, for those who listen and for the webhooks of rollouts.
+//! What has changed since the last table: for those who listen, for the webhooks of rollouts, for the Events on Services.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,22 +6,23 @@ use std::sync::Arc;
 
 use crate::hooks::{Hooks, Note};
 use crate::model::{EndpointPhase, HookEvent, RouteName, Share, Timestamp, VersionName};
-use crate::rollout::Phase;
+use crate::rollout::{Phase, Rollout};
 use crate::routing::{Route, RoutingTable};
 use crate::state::Desired;
 use crate::telemetry::{RolloutNews, Telemetry};
 
+use super::service_events::ServiceEvents;
 use super::steer::{RolloutView, RolloutViews};
 
-/// Tells of the rollouts that came to another step or phase, by log and events; and by hooks, where it is this process that
-/// `calls` them.
+/// Tells of the rollouts that came to another step or phase: by log and events; and those outside, where it is this process that
+/// `did` it.
 pub(super) fn tell_of_rollouts(
     before: &RolloutViews,
     now: &RolloutViews,
     desired: &Desired,
     telemetry: &Telemetry,
-    hooks: &Hooks,
-    calls: impl Fn(&RouteName) -> bool,
+    outside: Outside<'_>,
+    did: impl Fn(&RouteName) -> bool,
     at: Timestamp,
 ) {
     for (route, view) in now {
@@ -46,18 +47,43 @@ pub(super) fn tell_of_rollouts(
             reason: rollout.reason.clone(),
             revision: weights.revision(),
         };
-        let another_step = known.is_none_or(|known| {
-            (known.rollout.started, known.rollout.step) != (rollout.started, rollout.step)
-        });
+        if did(route) {
+            outside.tell(known.map(|known| &known.rollout), view, &news, desired, at);
+        }
+        telemetry.rollout_moved(news);
+    }
+}
+
+/// Those outside, who are told once of what this process brought about.
+#[derive(Clone, Copy)]
+pub(super) struct Outside<'a> {
+    /// The webhooks of rollouts.
+    pub(super) hooks: &'a Hooks,
+    /// The Events on Services.
+    pub(super) events: &'a ServiceEvents,
+}
+
+impl Outside<'_> {
+    fn tell(
+        self,
+        before: Option<&Rollout>,
+        view: &RolloutView,
+        news: &RolloutNews,
+        desired: &Desired,
+        at: Timestamp,
+    ) {
+        let RolloutView { spec, rollout, .. } = view;
+        let another_step =
+            before.is_none_or(|before| (before.started, before.step) != (rollout.started, rollout.step));
         let event = match rollout.phase {
             Phase::Running | Phase::Paused(_) => another_step.then_some(HookEvent::Step),
             Phase::Succeeded => Some(HookEvent::Promoted),
             Phase::RolledBack | Phase::Aborted => Some(HookEvent::RolledBack),
         };
-        if let Some(event) = event.filter(|_| calls(route)) {
-            hooks.tell(&spec.hooks, note(event, &news, at));
+        if let Some(event) = event {
+            self.hooks.tell(&spec.hooks, note(event, news, at));
         }
-        telemetry.rollout_moved(news);
+        self.events.rollout_moved(before, rollout, news, desired, at);
     }
 }
 

@@ -260,8 +260,15 @@ impl Task {
     }
 
     fn settled(&mut self, settled: Settled) {
-        let Settled { done, refused, routes } = settled;
+        let Settled { done, refused, routes, set } = settled;
         self.adopt(&routes);
+        for route in set {
+            // The first revision is how it was from the start.
+            let weights = self.desired.weights(&route);
+            if weights.is_some_and(|weights| weights.revision().0 > 1) {
+                self.service_events.weights_set(&route, &self.desired);
+            }
+        }
         let Some(sharing) = &mut self.sharing else { return };
         for (id, error) in refused {
             if let Some(waiting) = sharing.waiting.remove(&id) {

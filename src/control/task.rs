@@ -10,16 +10,17 @@ use tokio::task::JoinHandle;
 
 use crate::hooks::Hooks;
 use crate::model::{
-    ClusterChange, EndpointPhase, Moment, Problem, RouteName, RouteSpec, ServiceKey, Timestamp,
+    ClusterChange, EndpointPhase, Moment, Problem, RouteName, RouteSpec, ServiceEvent, ServiceKey, Timestamp,
 };
 use crate::routing::{Compiler, RoutingTable};
 use crate::state::{Desired, Proposal, Request, SavedState, Source, Touched};
 use crate::telemetry::Telemetry;
 
 use super::handle::{ChangeError, Control, Done, Message, Pen, Reply, RoutesConfig, WatchProblems};
-use super::moves;
+use super::moves::{self, Outside};
 use super::readiness::Readiness;
 use super::saver::{self, Saver};
+use super::service_events::ServiceEvents;
 use super::sharing::{Sharing, StoreLink};
 use super::state_file::StateFile;
 use super::steer::{self, RolloutViews, Steering};
@@ -43,6 +44,8 @@ pub struct Start {
     pub store: Option<StoreLink>,
     /// The router's metrics and events.
     pub telemetry: Arc<Telemetry>,
+    /// Takes what is done to routes, for the Events on their Services; it is never waited for.
+    pub service_events: Option<mpsc::Sender<ServiceEvent>>,
     /// When the state is this process's own.
     pub begin: Begin,
 }
@@ -90,6 +93,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         rollouts: Arc::clone(&control.rollouts),
         steering: Steering::default(),
         hooks: Hooks::start(Arc::clone(&start.telemetry)),
+        service_events: ServiceEvents::new(start.service_events, Arc::clone(&start.telemetry)),
         telemetry: start.telemetry,
         watches: BTreeMap::new(),
         parts: BTreeMap::new(),
@@ -117,6 +121,7 @@ pub(super) struct Task {
     rollouts: Arc<ArcSwap<RolloutViews>>,
     steering: Steering,
     hooks: Hooks,
+    pub(super) service_events: ServiceEvents,
     pub(super) telemetry: Arc<Telemetry>,
     watches: BTreeMap<WatchProblems, Vec<Problem>>,
     pub(super) parts: BTreeMap<&'static str, Vec<Problem>>,
@@ -317,6 +322,7 @@ impl Task {
 
     fn take_weights(&mut self, route: &str, change: Proposal, request: Request, reply: Reply) {
         self.batch.urgent = true;
+        let by_hand = !matches!(change, Proposal::Ask(_));
         let Ok(name) = route.parse::<RouteName>() else {
             return drop(reply.send(Err(self.desired.unknown_route(route).into())));
         };
@@ -327,6 +333,10 @@ impl Task {
             Ok(touched) => {
                 self.batch.weights_changed |= !touched.is_empty();
                 touched.routes.iter().for_each(|route| self.log_weights(route));
+                if by_hand {
+                    let set = &touched.routes;
+                    set.iter().for_each(|route| self.service_events.weights_set(route, &self.desired));
+                }
                 self.batch.touched.merge(touched);
                 self.batch.replies.push((name, reply));
             }
@@ -356,7 +366,10 @@ impl Task {
         let now = Timestamp::from(SystemTime::now());
         let before: HashSet<_> = self.desired.routes().iter().map(|r| r.name.clone()).collect();
         let (touched, changed) = self.desired.set_routes(config.routes, config.statics, now);
-        changed.iter().filter(|route| before.contains(*route)).for_each(|route| self.log_weights(route));
+        for route in changed.iter().filter(|route| before.contains(*route)) {
+            self.log_weights(route);
+            self.service_events.weights_set(route, &self.desired);
+        }
         for spec in self.desired.routes().iter().filter(|spec| !before.contains(&spec.name)) {
             self.tell_if_restored(spec);
         }
@@ -436,8 +449,9 @@ impl Task {
     /// `own` are the routes that this replica moved; nothing where it is the only one.
     fn tell_of_rollouts(&self, before: &RolloutViews, own: Option<&HashSet<RouteName>>) {
         let (now, at) = (self.rollouts.load(), Timestamp::from(SystemTime::now()));
-        let calls = |route: &RouteName| own.is_none_or(|own| own.contains(route));
-        moves::tell_of_rollouts(before, &now, &self.desired, &self.telemetry, &self.hooks, calls, at);
+        let did = |route: &RouteName| own.is_none_or(|own| own.contains(route));
+        let outside = Outside { hooks: &self.hooks, events: &self.service_events };
+        moves::tell_of_rollouts(before, &now, &self.desired, &self.telemetry, outside, did, at);
     }
 
     /// Begins the rollouts that begin by themselves, and notes whose pods are gone.

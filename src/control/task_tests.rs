@@ -10,6 +10,7 @@ async fn the_problems_of_a_namespace_go_with_its_watches() {
         saved: SavedState::default(),
         state_file: None,
         store: None,
+        service_events: None,
         telemetry: Arc::new(Telemetry::new().unwrap()),
         begin: Begin::AtOnce,
     });
@@ -60,6 +61,7 @@ async fn a_state_that_is_handed_over_is_frozen_here_and_lives_on_there() {
             saved: SavedState::default(),
             state_file: None,
             store: None,
+            service_events: None,
             telemetry: Arc::new(Telemetry::new().unwrap()),
             begin,
         })

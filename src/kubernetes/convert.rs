@@ -25,7 +25,7 @@ fn text(text: Option<&str>) -> Arc<str> {
     text.unwrap_or_default().into()
 }
 
-/// A Service: its TCP ports.
+/// A Service: its uid and its TCP ports.
 pub(super) fn service(object: &core::Service) -> Service {
     let ports = object.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let ports = ports.iter().filter(|port| is_tcp(port.protocol.as_deref())).filter_map(|port| {
@@ -35,7 +35,7 @@ pub(super) fn service(object: &core::Service) -> Service {
             app_protocol: port.app_protocol.as_deref().map(Into::into),
         })
     });
-    Service { ports: ports.collect() }
+    Service { uid: text(object.metadata.uid.as_deref()), ports: ports.collect() }
 }
 
 /// A slice, and what of it cannot be used; no slice where its address type is none that is known.
@@ -294,7 +294,10 @@ mod tests {
         };
         let ports = vec![port(None, 80, None), port(Some("dns"), 53, Some("UDP")), port(Some("x"), -1, None)];
         let spec = Some(ServiceSpec { ports: Some(ports), ..ServiceSpec::default() });
-        let read = service(&core::Service { spec, ..core::Service::default() });
+        let mut metadata = metadata("shop", &[]);
+        metadata.uid = Some("u1".into());
+        let read = service(&core::Service { spec, metadata, ..core::Service::default() });
+        assert_eq!(read.uid.as_ref(), "u1");
         assert_eq!(read.ports, [ServicePort { name: "".into(), port: 80, app_protocol: None }]);
         assert_eq!(service(&core::Service::default()), Service::default());
     }

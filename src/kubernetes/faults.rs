@@ -11,7 +11,7 @@ use crate::model::{ClusterKind, Namespace, Problem};
 
 use super::access::Origin;
 use super::link::NoAnswer;
-use super::permissions::permission;
+use super::permissions::{Permission, permission};
 
 /// What an error means for a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,18 +58,59 @@ impl Place {
     }
 
     fn request(&self, verb: &str, error: &kube::Error) -> Fault {
+        if let kube::Error::Api(status) = error
+            && status.code == 410
+        {
+            return Fault::Lost(status.message.clone());
+        }
+        Fault::Trouble(self.asked().problem(verb, error))
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            namespace: &self.namespace,
+            permission: permission(self.kind),
+            name: self.name.as_deref(),
+            origin: &self.origin,
+        }
+    }
+
+    /// Answers come, and listing anew again and again does not help.
+    pub(super) fn useless(&self, reason: &str) -> Problem {
+        let reason: String = reason.chars().take(300).collect();
+        Problem::new(
+            format!(
+                "the answers of the API server at {} about {} cannot be used: {reason}",
+                self.origin.url,
+                self.asked().what()
+            ),
+            "check that the URL is the API server's, and what is between (a proxy, an aggregation layer)",
+        )
+    }
+}
+
+/// What the API server was asked for, and in whose words.
+pub(super) struct Asked<'a> {
+    pub(super) namespace: &'a Namespace,
+    /// What that needs.
+    pub(super) permission: Permission,
+    /// The one object that it is about; nothing for several.
+    pub(super) name: Option<&'a str>,
+    pub(super) origin: &'a Origin,
+}
+
+impl Asked<'_> {
+    /// Why it was not to be had, and what to do.
+    pub(super) fn problem(&self, verb: &str, error: &kube::Error) -> Problem {
         if let kube::Error::Api(status) = error {
             return self.status(verb, status);
         }
-        Fault::Trouble(self.unreachable(verb, error))
+        self.unreachable(verb, error)
     }
 
-    fn status(&self, verb: &str, status: &Status) -> Fault {
+    fn status(&self, verb: &str, status: &Status) -> Problem {
         let what = self.what();
-        if status.code == 410 {
-            return Fault::Lost(status.message.clone());
-        }
-        Fault::Trouble(if status.is_forbidden() {
+        if status.is_forbidden() {
             self.forbidden(verb, status)
         } else if status.code == 401 {
             Problem::new(
@@ -94,26 +135,12 @@ impl Place {
                 format!("the API server could not {verb} {what} ({}): {message}", status.code),
                 "check the API server's health (`kubectl get --raw /readyz?verbose`)",
             )
-        })
-    }
-
-    /// Answers come, and listing anew again and again does not help.
-    pub(super) fn useless(&self, reason: &str) -> Problem {
-        let reason: String = reason.chars().take(300).collect();
-        Problem::new(
-            format!(
-                "the answers of the API server at {} about {} cannot be used: {reason}",
-                self.origin.url,
-                self.what()
-            ),
-            "check that the URL is the API server's, and what is between (a proxy, an aggregation layer)",
-        )
+        }
     }
 
     /// Says which permission is missing, to whom, and how to check it.
     fn forbidden(&self, verb: &str, status: &Status) -> Problem {
-        let Place { namespace, kind, name, .. } = self;
-        let permission = permission(*kind);
+        let Asked { namespace, permission, name, .. } = self;
         let verb = between(&status.message, " cannot ", " resource ").unwrap_or(verb);
         let user = between(&status.message, "User \"", "\"");
         let whom = user.map(|user| format!(" to `{user}`")).unwrap_or_default();
@@ -123,8 +150,8 @@ impl Place {
         };
         let of_one = name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
         let object = name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
-        let role = match (kind, name) {
-            (ClusterKind::ConfigMaps | ClusterKind::Leases, _) => "the Role of deploy/replicas".to_owned(),
+        let role = match (permission.resource, name) {
+            ("configmaps" | "leases", _) => "the Role of deploy/base".to_owned(),
             (_, Some(name)) => format!("the Role of deploy/secrets, with `{name}` among its resourceNames,"),
             (_, None) => "the Role of deploy/".to_owned(),
         };
@@ -181,8 +208,10 @@ impl Place {
 
     fn what(&self) -> String {
         match &self.name {
-            Some(name) => format!("{} named {name} in namespace {}", self.kind.plural(), self.namespace),
-            None => format!("{} in namespace {}", self.kind.plural(), self.namespace),
+            Some(name) => {
+                format!("{} named {name} in namespace {}", self.permission.resource, self.namespace)
+            }
+            None => format!("{} in namespace {}", self.permission.resource, self.namespace),
         }
     }
 }

@@ -15,9 +15,9 @@ pub struct Permission {
 
 const WATCH: &[&str] = &["list", "watch"];
 
-/// Exactly what watching Services needs. The Role in `deploy/` grants these and no others; tests compare both
-/// with the requests that are made.
-pub const PERMISSIONS: &[Permission] = &[SERVICES, ENDPOINT_SLICES, PODS];
+/// Exactly what watching Services, and telling of what is done to them, needs. The Role in `deploy/` grants these and no
+/// others; tests compare both with the requests that are made.
+pub const PERMISSIONS: &[Permission] = &[SERVICES, ENDPOINT_SLICES, PODS, EVENTS];
 
 /// What the watch of a Secret needs besides, where a config names one: of that Secret alone (`resourceNames`).
 pub const SECRET_PERMISSION: Permission = Permission { api_group: "", resource: "secrets", verbs: WATCH };
@@ -39,6 +39,9 @@ const SERVICES: Permission = Permission { api_group: "", resource: "services", v
 const ENDPOINT_SLICES: Permission =
     Permission { api_group: "discovery.k8s.io", resource: "endpointslices", verbs: WATCH };
 const PODS: Permission = Permission { api_group: "", resource: "pods", verbs: WATCH };
+/// Each Event is a new one: none is read, and none is changed.
+pub(super) const EVENTS: Permission =
+    Permission { api_group: "events.k8s.io", resource: "events", verbs: &["create"] };
 
 /// What watching a kind of object needs.
 #[must_use]

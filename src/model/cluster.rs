@@ -40,9 +40,11 @@ impl ClusterKind {
     }
 }
 
-/// A Service's ports.
+/// What Serinus keeps of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
+    /// Its uid: what is told of it names it, for another may come to have its name. Empty where it is not known.
+    pub uid: Arc<str>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
 }

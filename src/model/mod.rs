@@ -4,6 +4,7 @@
 
 mod audience;
 mod cluster;
+mod deed;
 mod edge;
 mod endpoint;
 mod evidence;
@@ -24,6 +25,7 @@ pub use cluster::{
     AddressType, ClusterChange, ClusterKind, Conditions, Pod, PodKey, Service, ServicePort, Slice,
     SliceEndpoint, SlicePort, StaticEndpoint, TargetRef,
 };
+pub use deed::{Deed, ServiceEvent};
 pub use edge::{ClientAuth, Edge, EscapedSlashes, ListenerTls, MinTls, Redirect, Underscores};
 pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
 pub use evidence::{AttemptClass, Counts, Placement, Side, Sides, Sighting};

@@ -37,6 +37,12 @@ impl Cluster {
         ClusterKind::ALL.iter().all(|kind| self.has_listed(*kind, &service.namespace))
     }
 
+    /// The uid of a Service, where it is known.
+    #[must_use]
+    pub fn uid(&self, service: &ServiceKey) -> Option<Arc<str>> {
+        self.services.get(service).map(|service| Arc::clone(&service.uid)).filter(|uid| !uid.is_empty())
+    }
+
     pub(super) fn has_listed(&self, kind: ClusterKind, namespace: &Namespace) -> bool {
         self.listed.contains(&(kind, Arc::clone(namespace)))
     }

@@ -35,7 +35,7 @@ pub(crate) fn service(name: &str, ports: &str) -> (ServiceKey, Service) {
         let (name, number, app_protocol) = port(text);
         ServicePort { name, port: number.unwrap(), app_protocol }
     });
-    (key(name), Service { ports: ports.collect() })
+    (key(name), Service { uid: format!("uid-{name}").into(), ports: ports.collect() })
 }
 
 /// Ports as for [`service`], where `http=*` is every port; endpoints as for [`endpoint`], with commas between.

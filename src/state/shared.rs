@@ -197,6 +197,8 @@ pub struct Settled {
     pub refused: Vec<(u64, WeightsError)>,
     /// The routes whose state is to be looked at again.
     pub routes: BTreeSet<RouteName>,
+    /// Those whose weights somebody set, or the config.
+    pub set: BTreeSet<RouteName>,
 }
 
 impl Shared {
@@ -296,7 +298,7 @@ impl Shared {
             shared.filter(|(name, saved)| base.routes.get(name) != Some(saved)).collect();
         let anew = base.was_lost();
         if routes.is_empty() && !anew {
-            self.settle(&ids, &mut settled);
+            self.settle(&ids, &routes, &mut settled);
             return (settled, None);
         }
         let mut commit = Commit { of: base.version.clone(), routes: routes.clone() };
@@ -311,15 +313,15 @@ impl Shared {
     /// The store has the commit that was under way.
     pub fn committed(&mut self, version: Version) -> Settled {
         let mut settled = Settled::default();
-        let Some(flight) = self.flight.take() else { return settled };
+        let Some(Flight { ids, routes }) = self.flight.take() else { return settled };
         let base = self.base.get_or_insert_default();
         // It may have been heard of before, and of what came after it.
         if base.version.as_ref().is_none_or(|known| version.is_later_than(known)) {
             base.version = Some(version);
-            settled.routes.extend(flight.routes.keys().cloned());
-            base.routes.extend(flight.routes);
+            settled.routes.extend(routes.keys().cloned());
+            base.routes.extend(routes.clone());
         }
-        self.settle(&flight.ids, &mut settled);
+        self.settle(&ids, &routes, &mut settled);
         settled
     }
 
@@ -373,10 +375,20 @@ impl Shared {
         news
     }
 
-    fn settle(&mut self, ids: &HashSet<u64>, settled: &mut Settled) {
+    fn settle(
+        &mut self,
+        ids: &HashSet<u64>,
+        changed: &BTreeMap<RouteName, Arc<SavedRoute>>,
+        settled: &mut Settled,
+    ) {
         self.pending.retain(|pending| {
             let done = ids.contains(&pending.id);
             if done {
+                let set =
+                    matches!(pending.proposal, Proposal::Set(_) | Proposal::Undo(_) | Proposal::AdoptFile);
+                if set && changed.contains_key(&pending.route) {
+                    settled.set.insert(pending.route.clone());
+                }
                 settled.done.push(pending.id);
                 settled.routes.insert(pending.route.clone());
             }

@@ -118,6 +118,7 @@ pub struct Telemetry {
     pub(super) endpoint_lines: LineLimit,
     pub(super) refusal_lines: RefusalLines,
     pub(super) hooks: IntCounterVec,
+    pub(super) service_events: IntCounterVec,
     pub(super) teller: Teller,
 }
 
@@ -125,8 +126,10 @@ pub struct Telemetry {
 pub(super) const SUCCESS: &str = "success";
 /// The `result` of what did not.
 pub(super) const FAILURE: &str = "failure";
-/// A result: another replica was first.
+/// The `result` where another replica was first.
 pub(super) const CONFLICT: &str = "conflict";
+/// The `result` of what was never sent.
+pub(super) const DROPPED: &str = "dropped";
 
 /// Seconds that a compile takes: 100 µs to 1.6 s.
 const COMPILE_BUCKETS: [f64; 8] = [0.000_1, 0.000_4, 0.001_6, 0.005, 0.025, 0.1, 0.4, 1.6];
@@ -143,6 +146,16 @@ fn hook_calls(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let calls = IntCounterVec::new(Opts::new("serinus_rollout_hooks_total", help), &["event", "result"])?;
     registry.register(Box::new(calls.clone()))?;
     Ok(calls)
+}
+
+fn service_events(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Kubernetes Events about what was done to routes, by what became of them.";
+    let events = IntCounterVec::new(Opts::new("serinus_kubernetes_events_total", help), &["result"])?;
+    registry.register(Box::new(events.clone()))?;
+    for result in [SUCCESS, FAILURE, DROPPED] {
+        events.with_label_values(&[result]);
+    }
+    Ok(events)
 }
 
 fn dropped_lines() -> Result<IntCounter, prometheus::Error> {
@@ -225,6 +238,7 @@ impl Telemetry {
             endpoint_lines: LineLimit::of(ENDPOINT_LINES),
             refusal_lines: RefusalLines::default(),
             hooks: hook_calls(&registry)?,
+            service_events: service_events(&registry)?,
             teller: Teller::default(),
             registry,
         })

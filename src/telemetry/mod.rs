@@ -13,6 +13,7 @@ mod logs;
 pub mod metrics;
 mod news;
 mod rollout_events;
+mod service_events;
 mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};

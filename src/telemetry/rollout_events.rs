@@ -3,11 +3,8 @@
 use crate::model::{HookEvent, RouteName};
 
 use super::Telemetry;
-use super::metrics::{FAILURE, SUCCESS};
+use super::metrics::{DROPPED, FAILURE, SUCCESS};
 use super::news::{News, RolloutNews};
-
-/// The `result` of what was never sent.
-const DROPPED: &str = "dropped";
 
 impl Telemetry {
     /// A rollout came to another step or phase.

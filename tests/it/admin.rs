@@ -85,6 +85,7 @@ impl Router {
             state_file: None,
             store: None,
             telemetry: Arc::clone(&telemetry),
+            service_events: None,
             begin: Default::default(),
         });
         let listener = admin::bind("localhost:0").await.unwrap();
@@ -232,6 +233,7 @@ async fn a_router_that_waits_for_the_cluster_is_not_ready() {
         state_file: None,
         store: None,
         telemetry: Arc::clone(&telemetry),
+        service_events: None,
         begin: Default::default(),
     };
     let (control, _) = control::start(start);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use serinus::kubernetes::{PERMISSIONS, Patience, WatchEvent};
 use serinus::model::{ClusterChange, ClusterKind, ServiceKey};
 
+use crate::kubernetes_events::{Posting, deed};
 use crate::support::apiserver::{ApiServer, USER};
 use crate::support::cluster::{Cluster, loopback_address};
 use crate::support::eventually;
@@ -177,6 +178,9 @@ async fn the_requests_are_those_that_the_permissions_name() {
     api.compact_with_status();
     api.cut_watches();
     eventually("a relist", || (api.count("list", "pods") > 1).then_some(())).await;
+    let posting = Posting::start(&api, QUICK).await;
+    posting.tell(deed(1)).await;
+    posting.posts(1).await;
     let made: BTreeSet<_> = api.requests().iter().map(|r| (r.group, r.resource, r.verb)).collect();
     let allowed: BTreeSet<_> = PERMISSIONS
         .iter()

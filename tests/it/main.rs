@@ -23,6 +23,8 @@ mod hostile;
 #[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
+mod kubernetes_events;
+#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod process;

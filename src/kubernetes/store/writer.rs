@@ -46,6 +46,7 @@ impl Failure {
                 401 => Self::Unauthorized,
                 413 => Self::TooLarge,
                 422 if status.message.contains("Too long") => Self::TooLarge,
+                403 => Self::Other(format!("{} (403): bind the Role of deploy/base", status.message)),
                 code => Self::Other(format!("{} ({code})", status.message)),
             },
             error => Self::Other(chain(error)),

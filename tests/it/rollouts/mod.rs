@@ -12,6 +12,7 @@ mod demo;
 mod events;
 mod hooks;
 mod road;
+mod service_events;
 mod verbs;
 
 use std::net::SocketAddr;

@@ -3,8 +3,10 @@
 //! Real: one growing resourceVersion, lists in pages of one moment, watches that replay history from a version and
 //! tell an object's entry to and leaving of a selection as ADDED and DELETED, bookmarks, metadata-only answers,
 //! `410 Gone` as an event and as a status, conflicts, and the texts of the usual errors. Not real: validation,
-//! admission, server-side apply (a merge here), streaming lists.
+//! admission, server-side apply (a merge here), streaming lists. Events are checked as they really are, and are in both of
+//! their groups; kubectl can read what there is.
 
+mod events;
 mod http;
 mod store;
 
@@ -53,6 +55,8 @@ struct Rules {
     /// How many further requests are refused with 429, and after how many seconds they are told to come again.
     throttle: (u32, u16),
     slow: Duration,
+    /// How many further writes are done and not answered.
+    swallow: u32,
     /// `410 Gone` is the status of the answer instead of an event.
     gone_by_status: bool,
     /// Every watch is refused with 410, whatever it asks for.
@@ -88,6 +92,12 @@ impl Inner {
         let (left, seconds) = &mut self.rules().throttle;
         *left = left.checked_sub(1)?;
         Some(*seconds)
+    }
+
+    /// Whether what was done is not answered.
+    fn swallowed(&self) -> bool {
+        let left = &mut self.rules().swallow;
+        left.checked_sub(1).map(|fewer| *left = fewer).is_some()
     }
 
     fn saw(&self, request: Seen) {
@@ -152,6 +162,7 @@ impl ApiServer {
                 token: None,
                 throttle: (0, 0),
                 slow: Duration::ZERO,
+                swallow: 0,
                 gone_by_status: false,
                 always_gone: false,
                 bookmark_every: Duration::from_secs(60),
@@ -220,13 +231,15 @@ impl ApiServer {
     /// All objects of a resource in a namespace.
     pub(crate) fn all(&self, plural: &str, namespace: &str) -> Vec<Value> {
         let resource = Resource::named(plural);
-        let filter = Filter { resource, namespace: Some(namespace.to_owned()), labels: None, name: None };
+        let filter =
+            Filter { resource, namespace: Some(namespace.to_owned()), labels: None, fields: Vec::new() };
         self.inner.store().find(&filter)
     }
 
     /// All objects of a resource in every namespace.
     pub(crate) fn everywhere(&self, plural: &str) -> Vec<Value> {
-        let filter = Filter { resource: Resource::named(plural), namespace: None, labels: None, name: None };
+        let filter =
+            Filter { resource: Resource::named(plural), namespace: None, labels: None, fields: Vec::new() };
         self.inner.store().find(&filter)
     }
 
@@ -336,6 +349,25 @@ impl ApiServer {
     /// Waits this long before every answer and every event.
     pub(crate) fn slow(&self, by: Duration) {
         self.inner.rules().slow = by;
+    }
+
+    /// Does so many further writes, and never answers them.
+    pub(crate) fn swallow(&self, answers: u32) {
+        self.inner.rules().swallow = answers;
+    }
+
+    /// The Events on an object, oldest first, as `kubectl describe` looks for them.
+    pub(crate) fn events_on(&self, object: &Value) -> Vec<Value> {
+        let wanted = |event: &Value, field: &str| event["involvedObject"][field] == object["metadata"][field];
+        let mut events = self.all("events", object["metadata"]["namespace"].as_str().unwrap());
+        events.retain(|event| {
+            event["involvedObject"]["kind"] == object["kind"]
+                && ["namespace", "name", "uid"].iter().all(|field| wanted(event, field))
+        });
+        let version =
+            |event: &Value| event["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+        events.sort_by_key(version);
+        events
     }
 
     /// Refuses a verb on a resource with 403; watches that are open stay.

@@ -1,5 +1,6 @@
 //! Requests of a loopback API server: paths, verbs, lists, watches and the errors of the real one.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at, sleep_until};
 
+use super::events;
 use super::store::{Filter, Key, RESOURCES, Resource, Say, merge};
 use super::{Inner, Seen};
 
@@ -108,6 +110,9 @@ pub(super) async fn serve(
     if !slow.is_zero() {
         tokio::time::sleep(slow).await;
     }
+    if let Some(known) = discovery(request.uri().path()) {
+        return Ok(answer(200, &known));
+    }
     let Some(target) = target(request.uri().path()) else {
         let body = Body::from("404 page not found\n");
         return Ok(Response::builder().status(StatusCode::NOT_FOUND).body(body).unwrap());
@@ -142,8 +147,45 @@ pub(super) async fn serve(
     Ok(match verb {
         "watch" => watch(server, &target, query, metadata_only),
         "list" => list(&server, &target, &query, metadata_only),
-        _ => single(&server, verb, &target, metadata_only, request).await,
+        _ => {
+            let answer = single(&server, verb, &target, metadata_only, request).await;
+            if verb != "get" && server.swallowed() {
+                std::future::pending::<()>().await;
+            }
+            answer
+        }
     })
+}
+
+/// What there is, as kubectl asks first.
+fn discovery(path: &str) -> Option<Value> {
+    let version = |group: &str| json!({"groupVersion": format!("{group}/v1"), "version": "v1"});
+    let resources = |group: &str| {
+        let of_group = RESOURCES.iter().filter(|r| r.group == group);
+        let listed = of_group.clone().map(|r| {
+            json!({"name": r.plural, "singularName": r.kind.to_lowercase(), "namespaced": r.namespaced, "kind": r.kind,
+                   "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"]})
+        });
+        let listed: Vec<_> = listed.collect();
+        let group_version = of_group.clone().next()?.api_version();
+        Some(
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": listed}),
+        )
+    };
+    match path.trim_end_matches('/').split('/').skip(1).collect::<Vec<_>>().as_slice() {
+        ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
+        ["apis"] => {
+            let names: BTreeSet<_> =
+                RESOURCES.iter().map(|r| r.group).filter(|group| !group.is_empty()).collect();
+            let groups: Vec<_> = names.iter().map(|group| {
+                json!({"name": group, "versions": [version(group)], "preferredVersion": version(group)})
+            }).collect();
+            Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+        }
+        ["api", "v1"] => resources(""),
+        ["apis", group, "v1"] => resources(group),
+        _ => None,
+    }
 }
 
 /// Authentication and authorization.
@@ -187,14 +229,16 @@ fn admit(
 fn filter(target: &Target, query: &Query) -> Result<Filter, Box<Response<Body>>> {
     let bad = |what: &str| Box::new(refuse(400, "BadRequest", format!("unable to parse {what}")));
     let labels = query.labels.as_deref().map(str::parse).transpose().map_err(|_| bad("labelSelector"))?;
-    let name = match query.fields.as_deref() {
-        None => None,
-        Some(fields) => {
-            let name = fields.strip_prefix("metadata.name=").ok_or_else(|| bad("fieldSelector"))?;
-            Some(name.trim_start_matches('=').to_owned())
+    let mut fields = Vec::new();
+    for pair in query.fields.iter().flat_map(|fields| fields.split(',')) {
+        let (path, wanted) = pair.split_once('=').ok_or_else(|| bad("fieldSelector"))?;
+        // As for most kinds; Events are searched by more.
+        if path != "metadata.name" && target.resource.plural != "events" {
+            return Err(bad("fieldSelector"));
         }
-    };
-    Ok(Filter { resource: target.resource, namespace: target.namespace.clone(), labels, name })
+        fields.push((path.to_owned(), wanted.trim_start_matches('=').to_owned()));
+    }
+    Ok(Filter { resource: target.resource, namespace: target.namespace.clone(), labels, fields })
 }
 
 /// What of an object is told: everything, or its metadata.
@@ -440,6 +484,14 @@ async fn single(
     let (code, object) = match (verb, before) {
         ("create", Some(_)) => {
             return refuse(409, "AlreadyExists", format!("{plural} \"{name}\" already exists"));
+        }
+        ("create", None) if events::is_event(target.resource) => {
+            if let Some(fault) = events::fault(&body, &key.0) {
+                return refuse(422, "Invalid", format!("Event \"{name}\" is invalid: {fault}"));
+            }
+            let stored = store.put(target.resource, &key, body);
+            store.put(events::core(), &key, events::as_core(&stored));
+            (201, stored)
         }
         ("create", None) => (201, store.put(target.resource, &key, body)),
         ("patch", None) if apply => (201, store.put(target.resource, &key, body)),

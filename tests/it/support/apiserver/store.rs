@@ -84,7 +84,8 @@ pub(crate) struct Filter {
     /// None for all namespaces.
     pub(crate) namespace: Option<String>,
     pub(crate) labels: Option<Selector>,
-    pub(crate) name: Option<String>,
+    /// Paths in an object, with the text that must be there.
+    pub(crate) fields: Vec<(String, String)>,
 }
 
 impl Filter {
@@ -94,9 +95,18 @@ impl Filter {
             labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
         };
         self.namespace.as_ref().is_none_or(|namespace| *namespace == key.0)
-            && self.name.as_ref().is_none_or(|name| *name == key.1)
+            && self.fields.iter().all(|(path, wanted)| match path.as_str() {
+                // Also where the object has no metadata that can be read.
+                "metadata.name" => *wanted == key.1,
+                path => *wanted == field(object, path),
+            })
             && self.labels.as_ref().is_none_or(|selector| selector.matches(&labels()))
     }
+}
+
+/// The text at a path like `metadata.name`; empty where there is none.
+fn field<'a>(object: &'a Value, path: &str) -> &'a str {
+    path.split('.').fold(object, |object, part| &object[part]).as_str().unwrap_or_default()
 }
 
 /// A list, or one page of it.
