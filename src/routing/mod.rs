@@ -39,7 +39,7 @@ pub use compile::Compiler;
 pub use endpoint::{Connections, Endpoint, InFlight};
 pub use evidence::Evidence;
 pub use explain::{Explanation, VersionOdds};
-pub use hash::hash_key;
+pub use hash::{hash_key, request_key};
 pub use matcher::{Matched, MatchedBy, Matcher, RouteIndex};
 pub use mirror::{Likeness, MirrorPlace, MirrorSnapshot, MirrorTally, Mirroring};
 pub use request_view::RequestView;
