@@ -27,7 +27,7 @@ pub use cluster::{
 pub use edge::{ClientAuth, Edge, EscapedSlashes, ListenerTls, MinTls, Redirect, Underscores};
 pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
 pub use evidence::{AttemptClass, Counts, Placement, Side, Sides, Sighting};
-pub use mirror::Mirror;
+pub use mirror::{MIRROR_HEADER, Mirror};
 pub use names::{
     Generation, NameError, Namespace, Revision, RouteName, SecretKey, SecretKeyError, ServiceKey,
     ServiceKeyError, VersionName,
