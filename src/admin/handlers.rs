@@ -133,6 +133,8 @@ pub(super) async fn get_route(
     responses(
         (status = 200, description = "The route with the new weights in force.", body = RouteStatus,
             headers(("ETag" = String, description = "The revision in force, for `If-Match`."))),
+        (status = 409, description = "A rollout is under way, and a third version would get a share.",
+            body = ProblemDetails, content_type = "application/problem+json"),
         (status = 412, description = "Another revision is in force than `If-Match` names.", body = ProblemDetails,
             content_type = "application/problem+json"),
         AnyRefusal, RouteRefusal, BodyRefusal
@@ -193,8 +195,8 @@ pub(super) async fn get_history(
     responses(
         (status = 200, description = "The route with the weights of then in force.", body = RouteStatus,
             headers(("ETag" = String, description = "The revision in force, for `If-Match`."))),
-        (status = 409, description = "There is no revision before the one in force.", body = ProblemDetails,
-            content_type = "application/problem+json"),
+        (status = 409, description = "There is no revision before the one in force, or a rollout is under way and a \
+            third version would get a share.", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 412, description = "Another revision is in force than `If-Match` names.", body = ProblemDetails,
             content_type = "application/problem+json"),
         AnyRefusal, RouteRefusal, BodyRefusal
@@ -232,7 +234,8 @@ pub(super) async fn post_undo(
     responses(
         (status = 200, description = "The route as it is then.", body = RouteStatus,
             headers(("ETag" = String, description = "The revision in force, for `If-Match`."))),
-        (status = 409, description = "The route has no rollout, or that is not to be had in its phase.",
+        (status = 409, description = "The route has no rollout, that is not to be had in its phase, or a third \
+            version has a share.",
             body = ProblemDetails, content_type = "application/problem+json"),
         (status = 412, description = "Another revision is in force than `If-Match` names.", body = ProblemDetails,
             content_type = "application/problem+json"),
