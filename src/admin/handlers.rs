@@ -87,6 +87,7 @@ pub(super) async fn list_routes(State(admin): State<Arc<Admin>>) -> Result<Json<
         RouteList {
             generation: table.generation().0,
             problems: admin.control.problems().iter().map(status::problem).collect(),
+            replicas: admin.control.replicas().as_deref().map(status::replicas).unwrap_or_default(),
             routes: table
                 .routes()
                 .iter()
