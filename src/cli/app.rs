@@ -303,6 +303,7 @@ impl Router {
         if let Some(giving) = self.giving {
             giving.abort();
         }
+        self.control.share_what_was_taken_back().await;
         if let Some(release) = self.release {
             release.now().await;
         }

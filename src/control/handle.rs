@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -111,12 +112,14 @@ pub enum ChangeError {
     HandedOver,
     /// The state is the replicas', and where it is kept cannot be reached.
     #[error(
-        "the weights are shared with the other replicas, and their state cannot be written: {0}; nothing was changed here: \
-         try again, or `rollout abort`, which does not wait for it"
+        "the weights are shared with the other replicas, and their state cannot be written: {0}; nothing was changed here, \
+         and if it got through after all, it is live in a moment: read the route, and try again (`rollout abort` does not wait)"
     )]
     NotShared(String),
 }
 
+/// How often it is looked whether everything is shared.
+const SHARED_LOOK: Duration = Duration::from_millis(10);
 /// How long a change's answer waits for the state to be on disk.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -131,6 +134,7 @@ pub struct Control {
     pub(super) saved: watch::Receiver<Saved>,
     pub(super) rollouts: Arc<ArcSwap<RolloutViews>>,
     pub(super) replicas: Arc<ArcSwapOption<Replicas>>,
+    pub(super) alone: Arc<AtomicBool>,
     pub(super) pen: Arc<Mutex<()>>,
 }
 
@@ -260,6 +264,17 @@ impl Control {
     #[must_use]
     pub fn replicas(&self) -> Option<Arc<Replicas>> {
         self.replicas.load_full()
+    }
+
+    /// Waits until the other replicas can know of each canary that was taken back here, or as long as that may take.
+    pub async fn share_what_was_taken_back(&self) {
+        let shared = async {
+            while self.alone.load(Ordering::Acquire) {
+                tokio::time::sleep(SHARED_LOOK).await;
+            }
+        };
+        // What cannot be shared then is lost: they have to find out for themselves.
+        let _ = tokio::time::timeout(SAVE_PATIENCE, shared).await;
     }
 
     async fn change(

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 
 use crate::model::{Problem, RouteName, RouteSpec, Timestamp};
+use crate::rollout::Asked;
 use crate::state::{
     Commit, Proposal, Replicas, Request, Settled, Shared, Source, Standings, StoreNews, WeightsError,
 };
@@ -101,10 +102,18 @@ impl Task {
             drop(reply.send(Err(error)));
             return;
         }
+        // Which rollout is meant is known here and now.
+        let begun = self.desired.weights(&route).and_then(|weights| weights.rollout());
+        let proposal = match (proposal, begun.filter(|rollout| rollout.phase.is_active())) {
+            (Proposal::Ask(Asked::Abort), Some(rollout)) => Proposal::Abort(rollout.started),
+            (proposal, _) => proposal,
+        };
         let live = match self.try_live(&route, &proposal, &request) {
             Ok(live) => live,
             Err(error) => return drop(reply.send(Err(error.into()))),
         };
+        // What is live was asked of the revision that was in force here.
+        let request = Request { expected: request.expected.filter(|_| !live), ..request };
         if let Some(sharing) = &mut self.sharing {
             let id = sharing.shared.propose(route.clone(), proposal, request);
             sharing.waiting.insert(id, Waiting { route, reply, since: Instant::now(), live });
@@ -181,14 +190,17 @@ impl Task {
                 self.telemetry.state_saved();
                 self.settled(settled);
                 self.commit();
-                self.tell_whether_shared(None);
             }
             StoreNews::Conflict(snapshot) => {
-                let routes = sharing.shared.conflict(snapshot);
+                let (routes, own) = sharing.shared.conflict(snapshot);
+                sharing.own.extend(own);
                 self.telemetry.state_conflict();
                 self.adopt(&routes);
+                self.give_up("others change it all the time");
                 self.commit();
             }
+            // It has been told, as a problem of the object.
+            StoreNews::Unreadable => {}
             StoreNews::Failed(why) => {
                 sharing.shared.failed();
                 self.telemetry.state_not_shared();
@@ -197,6 +209,32 @@ impl Task {
                 self.tell_whether_shared(Some(why));
             }
             StoreNews::Replicas(replicas) => self.take_replicas(replicas),
+        }
+        if self.frozen.is_some() {
+            self.refuse_waiting();
+        }
+        self.tell_whether_shared(None);
+    }
+
+    /// Another process has the state: whoever still waits asks that one.
+    pub(super) fn refuse_waiting(&mut self) {
+        let Some(sharing) = &mut self.sharing else { return };
+        let idle: Vec<u64> =
+            sharing.waiting.keys().copied().filter(|id| sharing.shared.forget(*id)).collect();
+        for waiting in idle.iter().filter_map(|id| sharing.waiting.remove(id)) {
+            drop(waiting.reply.send(Err(ChangeError::HandedOver)));
+        }
+    }
+
+    /// Whether a canary was taken back here, and the store does not know it yet.
+    pub(super) fn has_taken_back_alone(&self) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.shared.has_live())
+    }
+
+    /// This process says nothing more of itself: another one of this replica does.
+    pub(super) fn fall_silent(&self) {
+        if let Some(sharing) = &self.sharing {
+            sharing.link.standings.send_replace(None);
         }
     }
 
@@ -223,8 +261,8 @@ impl Task {
         let touched = self.desired.follow_routes(config.routes, config.statics, &sharing.shared, at);
         self.batch.touched.merge(touched);
         if sharing.shared.is_known() {
-            let routes = self.desired.routes().iter().map(|spec| &spec.name);
-            self.adopt(&routes.filter(|route| sharing.shared.is_pending(route)).cloned().collect());
+            let pending = sharing.shared.live_routes().cloned().collect();
+            self.adopt(&pending);
             self.propose_config();
         }
     }
@@ -234,7 +272,9 @@ impl Task {
         let at = Timestamp::from(SystemTime::now());
         let Some(sharing) = &mut self.sharing else { return };
         sharing.shared.forget_config();
-        for spec in self.desired.routes() {
+        let news = self.desired.routes().iter().filter(|spec| sharing.shared.lacks_config(spec, at));
+        let news: Vec<_> = news.collect();
+        for spec in news {
             sharing.shared.propose(spec.name.clone(), Proposal::AdoptFile, Request::of(Source::File, at));
         }
         self.commit();
@@ -242,11 +282,12 @@ impl Task {
 
     /// Takes these routes' state from the common one; what was made live here meanwhile is made so again.
     fn adopt(&mut self, routes: &BTreeSet<RouteName>) {
+        let live = self.has_taken_back_alone();
         for route in routes {
             let Some(sharing) = &self.sharing else { return };
             let Some(known) = sharing.shared.route(route) else { continue };
             let mut touched = self.desired.adopt(route, known);
-            for (proposal, request) in sharing.shared.live_of(route) {
+            for (proposal, request) in live.then(|| sharing.shared.live_of(route)).into_iter().flatten() {
                 // What does not hold any more is nothing to be made.
                 if let Ok(again) = self.desired.change(route.as_str(), proposal, request.clone()) {
                     touched.merge(again);
@@ -315,6 +356,7 @@ impl Task {
                 format!("the last changes of weights are not shared with the other replicas: {why}"),
                 "it is tried again all the time; a canary that was taken back here may still be live on the others",
             )],
+            // As it was told.
             None if waits => return,
             None => Vec::new(),
         };
@@ -358,7 +400,8 @@ impl Task {
         if self.frozen.is_some() {
             return;
         }
-        let standings = steer::standings(&self.desired, &self.table.load());
+        let taken_back = sharing.shared.live_routes();
+        let standings = steer::standings(&self.desired, &self.table.load(), taken_back);
         sharing.link.standings.send_if_modified(|known| {
             let news = known.as_deref() != Some(&standings);
             if news {
@@ -371,6 +414,19 @@ impl Task {
     /// Whether this process may begin rollouts, and take them forward.
     pub(super) fn leads(&self) -> bool {
         self.sharing.as_ref().is_none_or(|sharing| sharing.replicas.leads(Instant::now()))
+    }
+
+    /// What this process takes over includes what the one before had seen of the rollouts under way.
+    pub(super) fn has_inherited(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.has_heard = true;
+        }
+    }
+
+    /// The routes with changes that are on their way to the store.
+    pub(super) fn pending_routes(&self) -> HashSet<RouteName> {
+        let shared = self.sharing.as_ref().map(|sharing| &sharing.shared);
+        shared.map(|shared| shared.pending_routes().into_iter().cloned().collect()).unwrap_or_default()
     }
 
     /// Whether a change of this route is on its way to the store.

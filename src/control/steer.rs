@@ -14,6 +14,8 @@ use super::gates::Gates;
 
 /// The longest time between two looks that counts as judged: a process that stood still has judged nothing meanwhile.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// By how many milliseconds the clocks of two replicas may differ.
+const CLOCKS: u64 = 1_000;
 /// How often evidence is saved while a rollout is under way.
 const SAVE: Duration = Duration::from_secs(1);
 
@@ -99,13 +101,18 @@ impl Steering {
             let (Some(evidence), Some(spec)) = (&route.evidence, &route.spec.rollout) else { continue };
             let (counts, share) = (self.news(route.name(), evidence), canary_share(route, evidence));
             let Some(rollout) = desired.judged(route.name()) else { continue };
+            if !rollout.is_known_to(Some(spec)) {
+                continue;
+            }
             rollout.judge.take(&spec.guard, counts, share.ratio(), evidence.take());
             let others = Others::of(rollout, route, replicas, now);
             let ready = has_pods(route, evidence);
             if rollout.phase == Phase::Running && ready && others.behind.is_none() {
                 rollout.held_ms = rollout.held_ms.saturating_add(millis);
             }
-            rollout.held_ms = rollout.held_ms.max(others.held_ms);
+            // No more than there was time: what another says may be anything.
+            let since = at.millis().saturating_sub(rollout.changed.millis()).saturating_add(CLOCKS);
+            rollout.held_ms = rollout.held_ms.max(others.held_ms.min(since));
             let mut transition = next(rollout, spec, route, ready, &others, None);
             if let Transition::Step { step, weight, .. } = &transition {
                 let of = (rollout.started, *step);
@@ -193,12 +200,21 @@ fn judges(rollout: &Rollout, route: &RouteName, replicas: &Replicas) -> Vec<Judg
     replicas.of(route, place).map(judge).collect()
 }
 
-/// What this replica says of the rollouts under way.
-pub(super) fn standings(desired: &Desired, table: &RoutingTable) -> Standings {
+/// What this replica says of the rollouts under way, and of those that it took back before the others know: what it has seen of
+/// them may convince them.
+pub(super) fn standings<'a>(
+    desired: &Desired,
+    table: &RoutingTable,
+    taken_back: impl Iterator<Item = &'a RouteName>,
+) -> Standings {
     let standing = |name: RouteName| {
         let rollout = desired.weights(&name)?.rollout()?;
-        // One that is not compiled yet is not served.
-        let revision = table.route(name.as_str())?.revision;
+        // One that is not compiled yet is not served, nor is one that this config does not know.
+        let route = table.route(name.as_str())?;
+        let revision = route.revision;
+        if !rollout.is_known_to(route.spec.rollout.as_ref()) {
+            return None;
+        }
         let place = rollout.place();
         let standing = Standing {
             revision,
@@ -210,7 +226,7 @@ pub(super) fn standings(desired: &Desired, table: &RoutingTable) -> Standings {
         };
         Some((name, standing))
     };
-    desired.under_way().into_iter().filter_map(standing).collect()
+    desired.under_way().into_iter().chain(taken_back.cloned()).filter_map(standing).collect()
 }
 
 fn next(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -81,6 +82,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         saved,
         rollouts: Arc::default(),
         replicas: Arc::default(),
+        alone: Arc::default(),
         pen,
     };
     let mut task = Task {
@@ -102,6 +104,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         // What an earlier run brought about has been told.
         batch: Batch { quiet: true, ..Batch::default() },
         frozen,
+        alone: Arc::clone(&control.alone),
         sharing: start.store.map(|store| Sharing::new(store, Arc::clone(&control.replicas))),
     };
     task.desired.await_state(task.sharing.is_some());
@@ -131,6 +134,8 @@ pub(super) struct Task {
     pub(super) batch: Batch,
     /// Another process has the state.
     pub(super) frozen: Option<Frozen>,
+    /// A canary was taken back here, which the other replicas cannot know yet.
+    alone: Arc<AtomicBool>,
     /// The state is the replicas' common one.
     pub(super) sharing: Option<Sharing>,
 }
@@ -291,14 +296,19 @@ impl Task {
                 let weights = route.parse::<RouteName>().ok().and_then(|name| self.desired.weights(&name));
                 let _ = reply.send(weights.map(|w| w.history().cloned().collect()));
             }
+            // The next process would not know of it: this one has to tell the others first.
+            Message::HandOver { reply, .. } if self.has_taken_back_alone() => drop(reply),
             Message::HandOver { pen, reply } => {
+                self.fall_silent();
                 if reply.send(self.desired.to_saved()).is_ok() {
                     self.frozen = Some(Frozen::new(pen));
+                    self.refuse_waiting();
                 }
             }
             Message::TakeOver { state, reply } => {
                 if self.sharing.is_some() {
                     self.desired.inherit(&state);
+                    self.has_inherited();
                 } else {
                     let touched = self.desired.restore(state, Timestamp::from(SystemTime::now()));
                     self.batch.touched.merge(touched);
@@ -406,6 +416,7 @@ impl Task {
     /// tells of problems: in this order, for the first must not wait for the last.
     fn finish_batch(&mut self) {
         let batch = std::mem::take(&mut self.batch);
+        self.alone.store(self.has_taken_back_alone(), Ordering::Release);
         let own = self.sharing.as_mut().map(Sharing::take_own);
         let mut problems_changed = batch.problems_changed;
         if !batch.touched.is_empty() {
@@ -465,7 +476,8 @@ impl Task {
         }
         let (table, at) = (self.table.load_full(), Timestamp::from(SystemTime::now()));
         let mut changes = Vec::new();
-        for route in table.routes().iter().filter(|route| route.known && !self.is_pending(route.name())) {
+        let pending = self.pending_routes();
+        for route in table.routes().iter().filter(|route| route.known && !pending.contains(route.name())) {
             let Some(canary) = route.spec.rollout.as_ref().map(|rollout| &rollout.canary) else { continue };
             let version = route.versions.iter().find(|version| version.name == *canary);
             let (Some(version), Some(weights)) = (version, self.desired.weights(route.name())) else {

@@ -71,6 +71,32 @@ impl Judge {
         }
     }
 
+    /// Whether it has seen nothing.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What the same replica saw at another time, besides.
+    pub fn add(&mut self, other: &Judge) {
+        self.errors.add(&other.errors);
+        self.slowness.add(&other.slowness);
+        self.total = self.total.plus(other.total);
+        self.step = self.step.plus(other.step);
+    }
+
+    /// Whether it can have come about by requests: what others say may be anything.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        let most = 1 << 53;
+        let few = |sides: Sides| sides.stable.requests.max(sides.canary.requests) < most;
+        let fit = |sides: Sides| {
+            [sides.stable, sides.canary].iter().all(|counts| counts.errors.max(counts.slow) < most)
+        };
+        let counts = [self.total, self.step].into_iter().all(|sides| few(sides) && fit(sides));
+        counts && self.errors.is_plausible() && self.slowness.is_plausible()
+    }
+
     /// A step begins: what was counted for the one before does not count for it. What speaks against the canary goes on
     /// doing so: the chance of a false alarm is that of the whole rollout.
     pub fn begin_step(&mut self) {

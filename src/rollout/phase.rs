@@ -83,6 +83,7 @@ pub struct Rollout {
     /// Why it is where it is, in words.
     pub reason: String,
     /// What speaks for and against the canary.
+    #[serde(default, skip_serializing_if = "Judge::is_untouched")]
     pub judge: Judge,
 }
 
@@ -230,11 +231,13 @@ impl Rollout {
     #[must_use]
     pub fn still_takes(&self, of: Place, transition: &Transition) -> bool {
         let here = self.place();
-        if !self.phase.is_active() || (here.started, here.attempt) != (of.started, of.attempt) {
+        if (here.started, here.attempt) != (of.started, of.attempt) {
             return false;
         }
         match transition {
-            Transition::RollBack(_) => true,
+            // Also where another replica came to its end, and did not know of it.
+            Transition::RollBack(_) => !self.was_taken_back(),
+            _ if !self.phase.is_active() => false,
             Transition::Pause(PausedBy::Verdict, _) => self.phase != Phase::Paused(PausedBy::Verdict),
             Transition::Stay(_)
             | Transition::Step { .. }
@@ -255,26 +258,41 @@ impl Rollout {
         if self.version != before.version {
             return;
         }
-        self.recall(before.place(), before.held_ms, &before.judge);
-        let here = self.place();
-        if here == before.place() && self.phase == before.phase {
+        let (here, there) = (self.place(), before.place());
+        if (here.started, here.attempt) != (there.started, there.attempt) {
+            return;
+        }
+        self.judge = before.judge.clone();
+        if here.step == there.step {
+            self.held_ms = before.held_ms;
+        } else {
+            self.judge.begin_step();
+        }
+        if here == there && self.phase == before.phase {
             // What it waits for.
             self.reason.clone_from(&before.reason);
         }
     }
 
-    /// What was seen there counts, if that is of this rollout; for its step only if that is the same.
+    /// What was seen in an earlier life counts, too, if it is of this rollout; for its step only if that is the same.
     pub fn recall(&mut self, there: Place, held_ms: u64, judge: &Judge) {
         let here = self.place();
         if (here.started, here.attempt) != (there.started, there.attempt) {
             return;
         }
-        self.judge = judge.clone();
+        let mut judge = judge.clone();
         if here.step == there.step {
-            self.held_ms = held_ms;
+            self.held_ms = self.held_ms.saturating_add(held_ms);
         } else {
-            self.judge.begin_step();
+            judge.begin_step();
         }
+        self.judge.add(&judge);
+    }
+
+    /// Whether this config knows it: its version, and its step.
+    #[must_use]
+    pub fn is_known_to(&self, spec: Option<&RolloutSpec>) -> bool {
+        spec.is_some_and(|spec| spec.canary == self.version && self.step < spec.steps.len())
     }
 
     /// Whether it ended with nothing for its version, whose sessions end too (semantics §5.6).

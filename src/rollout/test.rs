@@ -63,6 +63,9 @@ const MOST: f64 = 0.98;
 /// How many users who had a bad request are remembered; those beyond are not judged, rather than counted twice.
 const USERS: usize = 262_144;
 
+/// The logarithm of a bet's worth is not beyond this: e to the 10^9.
+const PLAUSIBLE: f64 = 1e9;
+
 /// A test of one question, as far as it has come.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +93,20 @@ impl PartialEq for Test {
 }
 
 impl Test {
+    /// What was seen at another time, by the same replica, besides. A user who was met both times may count twice.
+    pub fn add(&mut self, other: &Test) {
+        let mine = self.bets.iter_mut().chain(&mut self.by_user);
+        for (worth, more) in mine.zip(other.bets.iter().chain(&other.by_user)) {
+            *worth += more;
+        }
+    }
+
+    /// Whether each bet's worth is one that requests can bring about: more than that they would need years for.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        self.bets.iter().chain(&self.by_user).all(|worth| worth.is_finite() && worth.abs() < PLAUSIBLE)
+    }
+
     /// A request went badly: at the canary, or at stable. `margin` is how much more of its requests the canary may have go
     /// badly, 0 to 1.
     pub fn bad(&mut self, canary: bool, at: Placement, margin: f64) {

@@ -135,8 +135,11 @@ impl Compiler {
         problems.sort();
         problems.dedup();
         let budget = Arc::clone(&carried.budget);
-        let rollout =
-            desired.weights(&spec.name).and_then(|w| w.rollout()).filter(|rollout| rollout.phase.is_active());
+        // Another replica may roll out what this one's config does not know (yet).
+        let rollout = desired
+            .weights(&spec.name)
+            .and_then(|weights| weights.rollout())
+            .filter(|rollout| rollout.phase.is_active() && rollout.is_known_to(spec.rollout.as_ref()));
         let evidence = carried.evidence(spec, rollout.map(|rollout| rollout.started));
         let (judged, taken_back) = (evidence.as_ref().map(|e| e.canary()), taken_back(spec, weights, &asked));
         let audience =

@@ -35,6 +35,8 @@ use revisions::Outcome;
 #[derive(Debug, Default)]
 pub struct Desired {
     routes: Vec<Arc<RouteSpec>>,
+    /// The place of each among them.
+    places: HashMap<RouteName, usize>,
     weights: HashMap<RouteName, RouteWeights>,
     /// The routes with a rollout under way.
     under_way: BTreeSet<RouteName>,
@@ -236,6 +238,8 @@ impl Desired {
             self.note_rollout(&spec.name);
         }
         self.routes = routes.into_iter().map(Arc::new).collect();
+        self.places =
+            self.routes.iter().enumerate().map(|(place, spec)| (spec.name.clone(), place)).collect();
         self.statics = statics;
         Touched { everything: true, ..Touched::default() }
     }
@@ -344,9 +348,8 @@ impl Desired {
     }
 
     fn route_mut(&mut self, route: &str) -> Result<(Arc<RouteSpec>, &mut RouteWeights), WeightsError> {
-        let Some(spec) = self.routes.iter().find(|r| r.name.as_str() == route).map(Arc::clone) else {
-            return Err(self.unknown_route(route));
-        };
+        let found = self.places.get(route).and_then(|place| self.routes.get(*place));
+        let Some(spec) = found.map(Arc::clone) else { return Err(self.unknown_route(route)) };
         // Every route has weights: `set_routes` sees to it.
         let weights = self.weights.entry(spec.name.clone()).or_default();
         Ok((spec, weights))

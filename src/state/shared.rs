@@ -29,6 +29,8 @@ pub enum Proposal {
     Ask(Asked),
     /// What a verdict or the time brought about, of the rollout that was there.
     GoOn(Place, Transition),
+    /// The rollout that began then ends, with nothing for its version.
+    Abort(Timestamp),
     /// The rollout begins by itself.
     Begin,
     /// The version that is rolled out has no pod at all.
@@ -42,12 +44,28 @@ impl Proposal {
     #[must_use]
     pub fn takes_back(&self) -> bool {
         match self {
-            Proposal::Ask(asked) => *asked == Asked::Abort,
+            Proposal::Abort(_) => true,
             Proposal::GoOn(_, transition) => transition.is_verdict_against(),
             Proposal::Set(_)
             | Proposal::Undo(_)
+            | Proposal::Ask(_)
             | Proposal::Begin
             | Proposal::CanaryIsGone
+            | Proposal::AdoptFile => false,
+        }
+    }
+}
+
+impl Proposal {
+    /// Whether this replica decided it by itself, and does so again where that is still right.
+    fn is_decided_anew(&self) -> bool {
+        match self {
+            Proposal::GoOn(..) => !self.takes_back(),
+            Proposal::Begin | Proposal::CanaryIsGone => true,
+            Proposal::Set(_)
+            | Proposal::Undo(_)
+            | Proposal::Ask(_)
+            | Proposal::Abort(_)
             | Proposal::AdoptFile => false,
         }
     }
@@ -81,7 +99,7 @@ pub struct Snapshot {
 pub struct Commit {
     /// The version that it was made of; nothing where the store has none.
     pub of: Option<Version>,
-    /// The routes that change.
+    /// The routes that change; none where it is only to be read.
     pub routes: BTreeMap<RouteName, Arc<SavedRoute>>,
 }
 
@@ -90,6 +108,8 @@ pub struct Commit {
 pub enum StoreNews {
     /// It has, or had a moment ago, this.
     Heard(Snapshot),
+    /// It has something that cannot be read: what is known goes on.
+    Unreadable,
     /// The last commit is in it, and this is its version.
     Committed(Version),
     /// The last commit is not in it, for it has this by now.
@@ -158,6 +178,13 @@ struct Pending {
     doubtful: bool,
 }
 
+impl Pending {
+    /// It is not tried again: either it is in the store, or it is to be decided anew.
+    fn waits_for_word(&self) -> bool {
+        self.doubtful && self.proposal.is_decided_anew()
+    }
+}
+
 /// What the store knows of the state, and what it is to learn.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -173,6 +200,8 @@ pub struct Shared {
 struct Base {
     version: Option<Version>,
     routes: HashMap<RouteName, Arc<SavedRoute>>,
+    /// Those that the store has not, or in no form that can be read: they are to be in it again.
+    missing: BTreeSet<RouteName>,
 }
 
 impl Base {
@@ -226,8 +255,34 @@ impl Shared {
     /// Whether there is something to hand to the store, and nothing on its way there.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let work = |base: &Base| !self.pending.is_empty() || base.was_lost();
+        let work = |base: &Base| !self.pending.is_empty() || !base.missing.is_empty() || base.was_lost();
         self.flight.is_none() && self.base.as_ref().is_some_and(work)
+    }
+
+    /// The routes with changes that wait to be in the store.
+    #[must_use]
+    pub fn pending_routes(&self) -> HashSet<&RouteName> {
+        self.pending.iter().map(|pending| &pending.route).collect()
+    }
+
+    /// Whether the store is to know what this config asks for: it does not yet.
+    #[must_use]
+    pub fn lacks_config(&self, spec: &RouteSpec, at: Timestamp) -> bool {
+        let Some(known) = self.route(&spec.name) else { return true };
+        let mut weights = RouteWeights::from_saved(known);
+        weights.adopt_file(spec, at);
+        weights.shared() != *known
+    }
+
+    /// Whether anything is live here that the store does not have yet.
+    #[must_use]
+    pub fn has_live(&self) -> bool {
+        self.pending.iter().any(|pending| pending.proposal.takes_back())
+    }
+
+    /// The routes of that.
+    pub fn live_routes(&self) -> impl Iterator<Item = &RouteName> {
+        self.pending.iter().filter(|pending| pending.proposal.takes_back()).map(|pending| &pending.route)
     }
 
     /// Forgets what an earlier config asked for, save what is on its way.
@@ -275,7 +330,12 @@ impl Shared {
         let Some(base) = self.base.as_ref().filter(|_| self.flight.is_none()) else { return (settled, None) };
         let mut tried: BTreeMap<RouteName, RouteWeights> = BTreeMap::new();
         let mut ids = HashSet::new();
+        let mut doubt = false;
         self.pending.retain(|pending| {
+            if pending.waits_for_word() {
+                doubt = true;
+                return true;
+            }
             let Pending { id, route, proposal, request, doubtful } = pending;
             let tried = spec(route).and_then(|spec| {
                 let weights = tried.entry(route.clone()).or_insert_with(|| {
@@ -299,15 +359,14 @@ impl Shared {
         let routes: BTreeMap<_, _> =
             shared.filter(|(name, saved)| base.routes.get(name) != Some(saved)).collect();
         let anew = base.was_lost();
-        if routes.is_empty() && !anew {
+        if routes.is_empty() && !anew && base.missing.is_empty() && !doubt {
             self.settle(&ids, &routes, &mut settled);
             return (settled, None);
         }
         let mut commit = Commit { of: base.version.clone(), routes: routes.clone() };
-        if anew {
-            let known = base.routes.iter().filter(|(name, _)| !routes.contains_key(*name));
-            commit.routes.extend(known.map(|(name, saved)| (name.clone(), Arc::clone(saved))));
-        }
+        let again = base.routes.iter().filter(|(name, _)| anew || base.missing.contains(*name));
+        let again: Vec<_> = again.filter(|(name, _)| !routes.contains_key(*name)).collect();
+        commit.routes.extend(again.into_iter().map(|(name, saved)| (name.clone(), Arc::clone(saved))));
         self.flight = Some(Flight { of: base.version.clone(), ids, routes });
         (settled, Some(commit))
     }
@@ -322,22 +381,28 @@ impl Shared {
             base.version = Some(version);
             settled.routes.extend(routes.keys().cloned());
             base.routes.extend(routes.clone());
+            base.missing.clear();
         }
         self.settle(&ids, &routes, &mut settled);
+        self.pending.retain(|pending| !pending.waits_for_word());
         settled
     }
 
-    /// The store has something else than the commit that was under way. The routes that are other than was known.
-    pub fn conflict(&mut self, snapshot: Snapshot) -> BTreeSet<RouteName> {
+    /// The store has something else than the commit that was under way, or was read because of doubt. As [`Shared::heard`].
+    pub fn conflict(&mut self, snapshot: Snapshot) -> (BTreeSet<RouteName>, BTreeSet<RouteName>) {
         let of = self.flight.take().and_then(|flight| flight.of);
         let known = self.base.as_ref().and_then(|base| base.version.clone());
-        match (&known, &snapshot.version) {
+        let news = match (&known, &snapshot.version) {
             // Something newer was heard of meanwhile. But a store that was set back is as it says.
             (Some(known), Some(read)) if Some(known) != of.as_ref() && !read.is_later_than(known) => {
                 BTreeSet::new()
             }
             _ => self.take(snapshot),
-        }
+        };
+        let own = news.iter().filter(|route| self.has_done(route)).cloned().collect();
+        // It was right when it was decided; meanwhile another may lead, or a gate be closed.
+        self.pending.retain(|pending| !pending.proposal.is_decided_anew());
+        (news, own)
     }
 
     /// The commit that was under way failed, or nobody knows.
@@ -362,18 +427,23 @@ impl Shared {
             return (BTreeSet::new(), BTreeSet::new());
         }
         let news = self.take(snapshot);
-        let flies = |route: &&RouteName| {
-            let flight = self.flight.as_ref().and_then(|flight| flight.routes.get(*route));
-            flight.is_some() && flight == self.route(route)
-        };
-        let own = news.iter().filter(flies).cloned().collect();
+        let own = news.iter().filter(|route| self.has_done(route)).cloned().collect();
         (news, own)
+    }
+
+    /// Whether something that waits here, or is under way, is in the store already: its answer was lost, or is still to come.
+    fn has_done(&self, route: &RouteName) -> bool {
+        let Some(weights) = self.route(route).map(RouteWeights::from_saved) else { return false };
+        let mut of = self.pending.iter().filter(|pending| pending.route == *route);
+        of.any(|pending| weights.has_been_asked(&pending.request))
     }
 
     /// A route that the store has no more, or has in no form that can be read, stays as it was.
     fn take(&mut self, snapshot: Snapshot) -> BTreeSet<RouteName> {
         let base = self.base.get_or_insert_default();
         base.version = snapshot.version;
+        let missing = base.routes.keys().filter(|name| !snapshot.routes.contains_key(*name));
+        base.missing = missing.cloned().collect();
         let mut news = BTreeSet::new();
         for (name, saved) in snapshot.routes {
             if base.routes.get(&name) != Some(&saved) {

@@ -73,7 +73,7 @@ impl Server {
     }
 
     fn write(&mut self, commit: &Commit) -> StoreNews {
-        if commit.of != self.snapshot().version {
+        if commit.of != self.snapshot().version || commit.routes.is_empty() {
             return StoreNews::Conflict(self.snapshot());
         }
         (self.version, self.there) = (self.version + 1, true);
@@ -136,7 +136,7 @@ impl Replica {
             StoreNews::Conflict(snapshot) => drop(self.shared.conflict(snapshot)),
             StoreNews::Failed(_) => self.shared.failed(),
             StoreNews::Heard(snapshot) => drop(self.shared.heard(snapshot)),
-            StoreNews::Replicas(_) => {}
+            StoreNews::Replicas(_) | StoreNews::Unreadable => {}
         }
     }
 

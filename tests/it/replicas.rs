@@ -69,6 +69,13 @@ impl Group {
 
     /// Starts one more, and waits until it is ready.
     async fn add(&mut self, name: &str) {
+        let (process, relay, file, kubeconfig) = self.spawn(name).await;
+        until_ready(&process).await;
+        self.replicas.push(Replica { name: name.to_owned(), process, relay, file, _kubeconfig: kubeconfig });
+    }
+
+    /// Starts a process.
+    async fn spawn(&self, name: &str) -> (Process, Relay, PathBuf, TempPath) {
         let url = self.fleet.cluster.api.url();
         let relay = Relay::to(url.trim_start_matches("http://").parse().unwrap()).await;
         let kubeconfig = self.fleet.cluster.api.kubeconfig_to(&format!("http://{}", relay.address));
@@ -83,8 +90,7 @@ impl Group {
             self.rollout,
         );
         std::fs::write(&file, text).unwrap();
-        let process = start(name, &file).await;
-        self.replicas.push(Replica { name: name.to_owned(), process, relay, file, _kubeconfig: kubeconfig });
+        (spawn(name, &file).await, relay, file, kubeconfig)
     }
 
     fn config_map(&self) -> Value {
@@ -131,16 +137,18 @@ impl Group {
     }
 }
 
-async fn start(name: &str, file: &std::path::Path) -> Process {
+async fn spawn(name: &str, file: &std::path::Path) -> Process {
     let mut command = serinus(&["run", "--config", &file.display().to_string()]);
     command.env("POD_NAME", name);
-    let process = Process::spawn(command).await;
+    Process::spawn(command).await
+}
+
+async fn until_ready(process: &Process) {
     eventually("it is ready", async || {
         let answer = Client::new(process.admin).get("localhost", "/readyz").await.ok()?;
         (answer.status == 200).then_some(())
     })
     .await;
-    process
 }
 
 impl Replica {
@@ -377,7 +385,8 @@ async fn s5_5_a_leader_that_is_killed_in_a_step_is_replaced_and_no_step_is_taken
     assert_eq!(steps(&group.reasons()), [1, 2, 3, 4, 5], "{:?}", group.reasons());
     assert_ne!(group.leader().await, 3);
     // It comes again, and is as the others are.
-    let process = start(&name, &file).await;
+    let process = spawn(&name, &file).await;
+    until_ready(&process).await;
     group.replicas.push(Replica { process, ..killed });
     assert_eq!(group.replicas[2].weight().await, 100.0);
     drop(traffic);
@@ -424,4 +433,73 @@ async fn a_leader_that_stops_lets_go_and_the_next_one_goes_on_at_once() {
     .await;
     assert_eq!(steps(&group.reasons()), [1, 2, 3, 4, 5], "{:?}", group.reasons());
     drop(traffic);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_somebody_spoiled_is_written_again_by_those_who_know_it() {
+    let mut group = Group::start(2, STAYS).await;
+    assert_eq!(group.replicas[0].weigh("v2", 7.0, "before", "").await.0, 200);
+    assert_eq!(group.agree().await, 7.0);
+    for spoiled in [json!("{"), Value::Null] {
+        group.fleet.cluster.api.edit("configmaps", "serinus", "serinus-state", |map| {
+            let data = map["data"].as_object_mut().unwrap();
+            match spoiled {
+                Value::Null => drop(data.remove("route.shop")),
+                _ => drop(data.insert("route.shop".to_owned(), spoiled)),
+            }
+        });
+        eventually("it is written again", async || {
+            let map = group.config_map();
+            let text = map["data"]["route.shop"].as_str()?.to_owned();
+            let shared: Value = serde_json::from_str(&text).ok()?;
+            (shared["revision"] == 2).then_some(())
+        })
+        .await;
+    }
+    group.add("serinus-late").await;
+    assert_eq!(group.replicas[2].weight().await, 7.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_a_later_version_is_left_alone() {
+    let group = Group::start(1, STAYS).await;
+    assert_eq!(group.replicas[0].weigh("v2", 7.0, "before", "").await.0, 200);
+    group.fleet.cluster.api.edit("configmaps", "serinus", "serinus-state", |map| {
+        map["data"]["format"] = "2".into();
+    });
+    let (process, _relay, _file, _kubeconfig) = group.spawn("serinus-old").await;
+    eventually("it says why it is not ready", async || {
+        let answer = Client::new(process.admin).get("localhost", "/readyz").await.ok()?;
+        let status = process.client(&["status"]).done();
+        (answer.status == 503 && status.contains("has format 2")).then_some(())
+    })
+    .await;
+    let answer = Client::new(process.web).get("shop.example.com", "/").await.unwrap();
+    assert_eq!(answer.status, 503, "it does not know the weights");
+    assert_eq!(group.replicas[0].weight().await, 7.0, "who knew them goes on");
+    assert_eq!(group.config_map()["data"]["format"], "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_that_crosses_a_step_ends_the_rollout_all_the_same() {
+    let group = Group::start(2, STAYS).await;
+    let leader = group.leader().await;
+    let [leads, other] = [&group.replicas[leader], &group.replicas[1 - leader]];
+    assert_eq!(leads.ask("start").await.0, 200);
+    assert_eq!(group.agree().await, 10.0);
+    other.relay.cut();
+    let revision = group.shared()["revision"].as_u64().unwrap();
+    let body = json!({"action": "abort", "reason": "it smells"});
+    let expects = format!("If-Match: \"{revision}\"\r\n");
+    let (status, route) =
+        call(other.process.admin, "POST /api/v1/routes/shop/rollout", &expects, &body).await;
+    assert_eq!(status, 200, "{route}");
+    assert_eq!(leads.ask("promote").await.0, 200, "which the others do not know of");
+    assert_eq!(group.shared()["weights"]["v2"], 20);
+    other.relay.mend();
+    assert_eq!(group.agree().await, 0.0);
+    assert!(group.reasons().last().unwrap().contains("it smells"), "{:?}", group.reasons());
+    // The next one is another one.
+    assert_eq!(leads.ask("start").await.0, 200);
+    assert_eq!(group.agree().await, 10.0);
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kubernetes::access::Client;
-use crate::kubernetes::supervisor::{LeaseNews, WatchEvent};
-use crate::model::Timestamp;
+use crate::kubernetes::supervisor::{LeaseNews, ObjectProblem, WatchEvent};
+use crate::model::{ClusterKind, Problem, RouteName, Timestamp};
 use crate::state::{Peer, Replicas, Standing, Standings, StoreNews};
 
 use super::election::{Act, DEADLINE, DURATION, RENEW, Seen, act};
@@ -57,6 +57,8 @@ pub(super) struct Keeper {
     written: Option<(Instant, Arc<Standings>)>,
     /// It could not be written then.
     missed: bool,
+    /// Why Leases may not be written, if that is so.
+    forbidden: Option<String>,
     /// What the control task was told last.
     told: Replicas,
 }
@@ -84,6 +86,7 @@ impl Keeper {
             election_due: now,
             written: None,
             missed: false,
+            forbidden: None,
             told: Replicas::default(),
         }
     }
@@ -118,9 +121,8 @@ impl Keeper {
                     LeaseNews::All(records) => {
                         let mut before = std::mem::take(&mut self.seen);
                         for record in records {
-                            let name = Arc::clone(&record.name);
-                            let seen = see(before.remove(&name), record, now);
-                            self.seen.insert(name, seen);
+                            let before = before.remove(&record.name);
+                            self.note(before, record, now);
                         }
                         self.listed = true;
                     }
@@ -134,9 +136,15 @@ impl Keeper {
     }
 
     fn see(&mut self, record: LeaseRecord, now: Instant) {
+        let before = self.seen.remove(&record.name);
+        self.note(before, record, now);
+    }
+
+    fn note(&mut self, before: Option<Seen>, record: LeaseRecord, now: Instant) {
+        // Of the leader's nobody judges by the clock of another.
+        let by_clock = record.name != self.common.key.name;
         let name = Arc::clone(&record.name);
-        let seen = see(self.seen.remove(&name), record, now);
-        self.seen.insert(name, seen);
+        self.seen.insert(name, see(before, record, now, by_clock));
     }
 
     /// Does what is due, and tells what that changes.
@@ -193,6 +201,11 @@ impl Keeper {
     async fn elect(&mut self) {
         let begun = Instant::now();
         self.election_due = begun + RENEW;
+        if begun.saturating_duration_since(self.heard) > DEADLINE {
+            // Who hears nothing of the Leases leaves them to others.
+            self.renewed = None;
+            return;
+        }
         let leader = Arc::clone(&self.common.key.name);
         let seen = self.seen.get(&leader).cloned();
         let record = seen.as_ref().map(|seen| &seen.record);
@@ -243,7 +256,16 @@ impl Keeper {
     /// Removes the Leases of replicas that are long gone.
     async fn forget_the_gone(&mut self) {
         let now = Instant::now();
+        let told = self.written.as_ref().map(|(_, said)| Arc::clone(said)).unwrap_or_default();
+        let counts = |seen: &Seen| {
+            let mut theirs = seen.record.standings.iter();
+            theirs.any(|(route, theirs)| told.get(route).is_some_and(|mine| theirs.is_of(mine.place())))
+        };
         let gone = |(name, seen): (&Arc<str>, &Seen)| {
+            // What it has seen of a rollout under way counts as long as that goes on: who takes evidence out changes the odds.
+            if counts(seen) {
+                return None;
+            }
             let old = now.saturating_duration_since(seen.since) >= FORGOTTEN;
             (old && *name != self.common.key.name && *name != self.name).then(|| Arc::clone(name))
         };
@@ -256,8 +278,9 @@ impl Keeper {
     async fn tell(&mut self) {
         let now = Instant::now();
         // One that hears nothing of the Leases does not know who lives, and takes nothing forward.
-        let until = self.renewed.map(|renewed| renewed.min(self.heard) + DEADLINE);
         let leader = self.seen.get(&self.common.key.name).filter(|seen| seen.holds(now));
+        let mine = leader.is_some_and(|seen| seen.record.holder.as_ref() == Some(&self.common.me));
+        let until = self.renewed.filter(|_| mine).map(|renewed| renewed.min(self.heard) + DEADLINE);
         let others =
             self.seen.iter().filter(|(name, _)| **name != self.common.key.name && **name != self.name);
         let peers = others.map(|(name, seen)| Peer {
@@ -359,7 +382,12 @@ impl Keeper {
         match answer {
             Ok(Ok(lease)) => {
                 self.see(record(lease), Instant::now());
+                self.told_forbidden(None).await;
                 Some(Outcome::Done)
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                self.told_forbidden(Some(&status.message)).await;
+                None
             }
             Ok(Err(kube::Error::Api(status))) => match status.code {
                 409 => Some(Outcome::Conflict),
@@ -375,6 +403,26 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Shows that Leases may not be written, as long as that is so.
+    async fn told_forbidden(&mut self, why: Option<&str>) {
+        if self.forbidden.as_deref() == why {
+            return;
+        }
+        self.forbidden = why.map(str::to_owned);
+        let problem = why.map(|why| {
+            let why: String = why.chars().take(300).collect();
+            let message =
+                format!("this replica cannot say that it lives, and takes no rollout forward: {why} (403)");
+            Problem::new(message, "bind the Role of deploy/base")
+        });
+        let problems = problem.into_iter().map(|problem| ObjectProblem { service: None, problem }).collect();
+        let namespace = Arc::clone(&self.common.key.namespace);
+        // Fails only when the router ends.
+        let _ = self.out.send(WatchEvent::Objects { namespace, kind: ClusterKind::Leases, problems }).await;
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Done,
@@ -383,7 +431,7 @@ enum Outcome {
 }
 
 /// A Lease as it is now heard of. One that is as before has not been renewed.
-fn see(before: Option<Seen>, record: LeaseRecord, now: Instant) -> Seen {
+fn see(before: Option<Seen>, record: LeaseRecord, now: Instant, by_clock: bool) -> Seen {
     let since = match before {
         Some(before) if before.record.renewed == record.renewed && before.record.holder == record.holder => {
             before.since
@@ -392,7 +440,7 @@ fn see(before: Option<Seen>, record: LeaseRecord, now: Instant) -> Seen {
         None => {
             let clock = Timestamp::from(SystemTime::now()).millis();
             let age = record.renewed.map_or(0, |renewed| clock.saturating_sub(renewed.millis()));
-            let gone = u128::from(age) > LONG_GONE.as_millis();
+            let gone = by_clock && u128::from(age) > LONG_GONE.as_millis();
             if gone { now.checked_sub(DURATION).unwrap_or(now) } else { now }
         }
     };
@@ -402,7 +450,7 @@ fn see(before: Option<Seen>, record: LeaseRecord, now: Instant) -> Seen {
 /// What is said of rollouts, as text: of as many as fit.
 fn annotation(standings: &Standings) -> String {
     let mut size = 2;
-    let fits = |(name, standing): &(&crate::model::RouteName, &Standing)| {
+    let fits = |(name, standing): &(&RouteName, &Standing)| {
         size += name.as_str().len() + 6 + serde_json::to_string(standing).map_or(0, |text| text.len());
         size <= LARGEST
     };

@@ -90,7 +90,8 @@ impl From<LeaseNews> for WatchEvent {
 pub(super) fn record(object: Lease) -> LeaseRecord {
     let spec = object.spec.unwrap_or_default();
     let said = object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROLLOUTS));
-    let standings = said.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut standings: Standings = said.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    standings.retain(|_, standing| standing.judge.is_plausible());
     let millis = |time: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime| {
         u64::try_from(time.0.as_millisecond()).unwrap_or_default()
     };

@@ -93,7 +93,8 @@ pub(super) struct States;
 
 impl Watched for States {
     type Object = ConfigMap;
-    type Kept = Snapshot;
+    /// Nothing where it cannot be read at all.
+    type Kept = Option<Snapshot>;
     type Change = Heard;
     const KIND: ClusterKind = ClusterKind::ConfigMaps;
 
@@ -107,10 +108,10 @@ impl Watched for States {
         Some(ServiceKey::new(Arc::clone(namespace), object.meta().name.as_deref()?))
     }
 
-    fn convert(namespace: &Namespace, object: ConfigMap) -> Conversion<Snapshot> {
+    fn convert(namespace: &Namespace, object: ConfigMap) -> Conversion<Self::Kept> {
         let name = object.metadata.name.clone().unwrap_or_default();
         match snapshot(&object) {
-            Err(problem) => Conversion { kept: None, problem: Some(problem) },
+            Err(problem) => Conversion { kept: Some(None), problem: Some(problem) },
             Ok((snapshot, unread)) => {
                 let problem = unread.first().map(|first| {
                     let first: String = first.chars().take(300).collect();
@@ -122,24 +123,26 @@ impl Watched for States {
                                 n => format!("{n} keys"),
                             }
                         ),
-                        "repair or remove them (`kubectl edit configmap`); they are written anew when their routes change",
+                        "a replica that knows them writes them anew; where none does, repair them (`kubectl edit configmap`), or set \
+                         the weights of their routes",
                     )
                 });
-                Conversion { kept: Some(snapshot), problem }
+                Conversion { kept: Some(Some(snapshot)), problem }
             }
         }
     }
 
-    fn whole(_: &Namespace, _: &Names, all: Vec<Snapshot>) -> Heard {
-        Heard(all.into_iter().next().unwrap_or_default())
+    fn whole(_: &Namespace, _: &Names, all: Vec<Self::Kept>) -> Heard {
+        // None at all is an empty state.
+        Heard(all.into_iter().next().unwrap_or_else(|| Some(Snapshot::default())))
     }
 
-    fn applied(kept: &Snapshot) -> Heard {
+    fn applied(kept: &Self::Kept) -> Heard {
         Heard(kept.clone())
     }
 
-    fn deleted(_: &Snapshot) -> Heard {
-        Heard(Snapshot::default())
+    fn deleted(_: &Self::Kept) -> Heard {
+        Heard(Some(Snapshot::default()))
     }
 
     fn objects(place: &Place, problems: Vec<ObjectProblem>) -> WatchEvent {
@@ -149,11 +152,11 @@ impl Watched for States {
 
 /// What the watch tells.
 #[derive(Debug, PartialEq)]
-pub(super) struct Heard(Snapshot);
+pub(super) struct Heard(Option<Snapshot>);
 
 impl From<Heard> for WatchEvent {
     fn from(Heard(snapshot): Heard) -> Self {
-        Self::Store(StoreNews::Heard(snapshot))
+        Self::Store(snapshot.map_or(StoreNews::Unreadable, StoreNews::Heard))
     }
 }
 

@@ -54,7 +54,7 @@ fn a_later_format_is_left_alone() {
     let mut data = data(&routes(1, 1));
     data.insert(FORMAT.to_owned(), (SAVED_FORMAT + 1).to_string());
     let told = States::convert(&"serinus".into(), object(data));
-    assert!(told.kept.is_none());
+    assert_eq!(told.kept, Some(None), "which is not the same as an empty one");
     assert!(told.problem.unwrap().message.contains("format 2"));
 }
 

@@ -18,6 +18,8 @@ use super::{Common, config_maps, leases, tell};
 
 /// How long the API server may take for one answer: somebody waits for it.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The longest time between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     client: Client,
@@ -31,6 +33,8 @@ pub(super) struct Writer {
 enum Failure {
     /// It is not as it was read.
     Conflict,
+    /// It is not there.
+    Missing,
     /// Kubernetes takes no more.
     TooLarge,
     /// The credentials are not accepted.
@@ -42,7 +46,8 @@ impl Failure {
     fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => match status.code {
-                404 | 409 => Self::Conflict,
+                409 => Self::Conflict,
+                404 => Self::Missing,
                 401 => Self::Unauthorized,
                 413 => Self::TooLarge,
                 422 if status.message.contains("Too long") => Self::TooLarge,
@@ -63,19 +68,28 @@ impl Writer {
     pub(super) async fn run(mut self, mut commits: mpsc::Receiver<Commit>) {
         let mut backoff = Backoff::new(self.client.patience);
         while let Some(commit) = commits.recv().await {
+            let (of, only_read) = (commit.of.clone(), commit.routes.is_empty());
             let news = self.write(commit).await;
-            if matches!(news, StoreNews::Failed(_)) {
-                tokio::time::sleep(backoff.pause()).await;
+            let again = match &news {
+                StoreNews::Failed(_) => true,
+                // It is as it was read, and was refused all the same.
+                StoreNews::Conflict(found) => found.version == of && !only_read,
+                _ => false,
+            };
+            tell(&self.out, news).await;
+            if again {
+                tokio::time::sleep(backoff.pause().min(LONGEST_PAUSE)).await;
             } else {
                 backoff.reset();
             }
-            tell(&self.out, news).await;
         }
     }
 
     async fn write(&mut self, commit: Commit) -> StoreNews {
         let data = record::data(&commit.routes);
         let written = match &commit.of {
+            // Somebody wants to know what became of an earlier one.
+            _ if commit.routes.is_empty() => Err(Failure::Conflict),
             None => self.create(&data).await,
             Some(_) if self.size + record::size(&data) > record::LARGEST => Err(Failure::TooLarge),
             Some(version) => self.patch(version, &data).await,
@@ -86,7 +100,7 @@ impl Writer {
         };
         match written {
             Ok(version) => StoreNews::Committed(version),
-            Err(Failure::Conflict) => match self.read().await {
+            Err(Failure::Conflict | Failure::Missing) => match self.read().await {
                 Ok(found) => StoreNews::Conflict(found.map(|(_, snapshot)| snapshot).unwrap_or_default()),
                 Err(why) => StoreNews::Failed(why),
             },
@@ -113,7 +127,12 @@ impl Writer {
         };
         let api = config_maps(&self.client, &self.common);
         let params = PostParams::default();
-        self.took(tokio::time::timeout(ANSWER, api.create(&params, &object)).await)
+        let created = self.took(tokio::time::timeout(ANSWER, api.create(&params, &object)).await);
+        let missing = format!("there is no namespace {}: make it first", self.common.key.namespace);
+        created.map_err(|failure| match failure {
+            Failure::Missing => Failure::Other(missing),
+            other => other,
+        })
     }
 
     async fn patch(&mut self, version: &Version, data: &Data) -> Result<Version, Failure> {

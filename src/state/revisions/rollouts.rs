@@ -58,9 +58,12 @@ impl RouteWeights {
             Proposal::Undo(to) => self.undo(spec, *to, request),
             Proposal::Ask(asked) => self.ask(spec, *asked, request),
             Proposal::GoOn(of, transition) => {
-                let holds = self.rollout.as_ref().is_some_and(|now| now.still_takes(*of, transition));
+                let holds = self.rollout.as_ref().is_some_and(|now| {
+                    now.still_takes(*of, transition) && (now.phase.is_active() || self.ended_last())
+                });
                 Ok(if holds { self.go_on(spec, transition, request.at) } else { Outcome::Unchanged })
             }
+            Proposal::Abort(started) => self.abort(spec, *started, request),
             Proposal::Begin => Ok(self.begin_by_itself(spec, request.at)),
             Proposal::CanaryIsGone => {
                 self.canary_is_gone(spec);
@@ -90,6 +93,30 @@ impl RouteWeights {
         if same { Outcome::Unchanged } else { Outcome::Changed }
     }
 
+    /// Ends the rollout that began then: also where it came to its end elsewhere before that could be known, and nothing else was
+    /// done since.
+    fn abort(
+        &mut self,
+        spec: &RouteSpec,
+        started: Timestamp,
+        request: Request,
+    ) -> Result<Outcome, WeightsError> {
+        let Some(rollout) = self.rollout.as_ref().filter(|rollout| rollout.started == started) else {
+            return Ok(Outcome::Unchanged);
+        };
+        if rollout.phase == Phase::Succeeded && self.ended_last() {
+            let words = request.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let transition = Transition::Abort(format!("aborted{words}"));
+            return Ok(self.go(spec, &transition, Request { reason: None, ..request }));
+        }
+        if rollout.phase.is_active() { self.ask(spec, Asked::Abort, request) } else { Ok(Outcome::Unchanged) }
+    }
+
+    /// Whether a rollout's own transition was the last that was done.
+    fn ended_last(&self) -> bool {
+        self.history.back().is_some_and(|entry| entry.source == Source::Rollout)
+    }
+
     /// Does what somebody asks of the rollout.
     pub(in crate::state) fn ask(
         &mut self,
@@ -109,7 +136,7 @@ impl RouteWeights {
         if asked == Asked::Start {
             self.begin(rollout, request.at);
         }
-        Ok(self.go(spec, rollout, &transition, request))
+        Ok(self.go(spec, &transition, request))
     }
 
     fn begin(&mut self, rollout: &RolloutSpec, at: Timestamp) {
@@ -168,9 +195,7 @@ impl RouteWeights {
         transition: &Transition,
         at: Timestamp,
     ) -> Outcome {
-        let Some(rollout) = &spec.rollout else { return Outcome::Unchanged };
-        let request = Request { source: Source::Rollout, who: None, reason: None, expected: None, at };
-        self.go(spec, rollout, transition, request)
+        self.go(spec, transition, Request::of(Source::Rollout, at))
     }
 
     /// Another version with a share would make the two of a rollout hard to compare.
@@ -227,21 +252,21 @@ impl RouteWeights {
         })
     }
 
-    fn go(
-        &mut self,
-        spec: &RouteSpec,
-        rollout: &RolloutSpec,
-        transition: &Transition,
-        mut request: Request,
-    ) -> Outcome {
+    fn go(&mut self, spec: &RouteSpec, transition: &Transition, mut request: Request) -> Outcome {
         let Some(current) = self.rollout.as_mut() else { return Outcome::Unchanged };
+        let ends = matches!(transition, Transition::RollBack(_) | Transition::Abort(_));
+        // Another replica may have begun what this one's config does not know (yet): all that it can do is to end it.
+        if !ends && !current.is_known_to(spec.rollout.as_ref()) {
+            return Outcome::Unchanged;
+        }
+        let version = current.version.clone();
         current.become_of(transition, request.at);
         self.last_saved = None;
         let Some(words) = transition.reason() else { return Outcome::Unchanged };
         request.reason = request.reason.or_else(|| Some(words.to_owned()));
         let (mut split, _) = self.fitted(spec);
         if let Some(weight) = transition.weight() {
-            give(&mut split, &rollout.canary, weight);
+            give(&mut split, &version, weight);
         }
         // Each transition is a revision, also where the weights stay.
         self.revise(split, request);
@@ -251,11 +276,7 @@ impl RouteWeights {
     /// The config changed: a rollout that it does not know any more ends. The version that was rolled out, if that is so.
     pub(super) fn drop_rollout(&mut self, spec: &RouteSpec, at: Timestamp) -> Option<VersionName> {
         let current = self.rollout.as_mut().filter(|rollout| rollout.phase.is_active())?;
-        let known = spec
-            .rollout
-            .as_ref()
-            .is_some_and(|rollout| rollout.canary == current.version && current.step < rollout.steps.len());
-        if known {
+        if current.is_known_to(spec.rollout.as_ref()) {
             return None;
         }
         current.become_of(&Transition::Abort(DROPPED.to_owned()), at);
