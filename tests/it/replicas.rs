@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempPath;
 
-use crate::rollouts::{Traffic, call};
+use crate::rollouts::{Ear, Traffic, call};
 use crate::support::fleet::Fleet;
 use crate::support::http::Client;
 use crate::support::misbehaving::{Conduct, always};
@@ -34,7 +34,7 @@ const GOES: &str = "{version: v2, steps: [{weight: 10, hold: 1s}, {weight: 20, h
 struct Group {
     fleet: Fleet,
     replicas: Vec<Replica>,
-    rollout: &'static str,
+    rollout: String,
 }
 
 /// One router process, and its way to the API server.
@@ -58,9 +58,9 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: imp
 }
 
 impl Group {
-    async fn start(replicas: usize, rollout: &'static str) -> Self {
+    async fn start(replicas: usize, rollout: &str) -> Self {
         let fleet = Fleet::start(&manifest("nginx-canary.yaml")).await;
-        let mut group = Self { fleet, replicas: Vec::new(), rollout };
+        let mut group = Self { fleet, replicas: Vec::new(), rollout: rollout.to_owned() };
         for number in 0..replicas {
             group.add(&format!("serinus-{number}")).await;
         }
@@ -76,6 +76,12 @@ impl Group {
 
     /// Starts a process.
     async fn spawn(&self, name: &str) -> (Process, Relay, PathBuf, TempPath) {
+        let (relay, file, kubeconfig) = self.prepare(name).await;
+        (spawn(name, &file).await, relay, file, kubeconfig)
+    }
+
+    /// Its way to the API server, and its config.
+    async fn prepare(&self, name: &str) -> (Relay, PathBuf, TempPath) {
         let url = self.fleet.cluster.api.url();
         let relay = Relay::to(url.trim_start_matches("http://").parse().unwrap()).await;
         let kubeconfig = self.fleet.cluster.api.kubeconfig_to(&format!("http://{}", relay.address));
@@ -90,7 +96,7 @@ impl Group {
             self.rollout,
         );
         std::fs::write(&file, text).unwrap();
-        (spawn(name, &file).await, relay, file, kubeconfig)
+        (relay, file, kubeconfig)
     }
 
     fn config_map(&self) -> Value {
@@ -502,4 +508,67 @@ async fn an_abort_that_crosses_a_step_ends_the_rollout_all_the_same() {
     // The next one is another one.
     assert_eq!(leads.ask("start").await.0, 200);
     assert_eq!(group.agree().await, 10.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rollout_does_is_told_by_one_of_them() {
+    let ear = Ear::start().await;
+    let hook = format!("hooks: [{}]}}", ear.hook("step, promoted, rolledBack"));
+    let rollout = GOES.replace("guard: {minRequests: 5}}", &format!("guard: {{minRequests: 5}}, {hook}"));
+    let group = Group::start(3, &rollout).await;
+    let leader = group.leader().await;
+    let traffic = group.replicas.iter().map(|replica| Traffic::start(replica.process.web));
+    let traffic: Vec<_> = traffic.collect();
+    assert_eq!(group.replicas[(leader + 1) % 3].ask("start").await.0, 200);
+    eventually("its end", async || (group.replicas[0].phase().await == "succeeded").then_some(())).await;
+    group.agree().await;
+    let told = |event: &str| ear.heard().iter().filter(|note| note["event"] == event).count();
+    eventually("the end is told", async || (told("promoted") > 0).then_some(())).await;
+    let steps: Vec<_> = ear.heard().iter().filter_map(|note| note["step"].as_u64()).collect();
+    assert_eq!((told("step"), told("promoted"), told("rolledBack")), (5, 1, 0), "{steps:?}");
+    let events = group.fleet.cluster.api.all("events", "web");
+    let named = |reason: &str| events.iter().filter(|event| event["reason"] == reason).count();
+    assert_eq!((named("RolloutStarted"), named("RolloutStep")), (1, 4), "{events:?}");
+    drop(traffic);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_of_a_replica_goes_on_with_what_that_has_seen() {
+    let mut group = Group::start(0, STAYS).await;
+    let (_relay, file, _kubeconfig) = group.prepare("serinus-0").await;
+    let meeting = group.fleet.folder.path().join("meeting").display().to_string();
+    let run = || {
+        let mut command = serinus(&["run", "--config", &file.display().to_string(), "--handover", &meeting]);
+        command.env("POD_NAME", "serinus-0");
+        command
+    };
+    let mut old = Process::spawn(run()).await;
+    until_ready(&old).await;
+    let body = json!({"action": "start"});
+    assert_eq!(call(old.admin, "POST /api/v1/routes/shop/rollout", "", &body).await.0, 200);
+    let traffic = Traffic::start(old.web);
+    let seen = async |admin| {
+        let answer = Client::new(admin).get("localhost", "/api/v1/routes/shop").await.ok()?;
+        let route: Value = serde_json::from_str(&answer.body).unwrap();
+        route["rollout"]["evidence"]["stable"]["requests"].as_u64()
+    };
+    let before =
+        eventually("requests are counted", async || seen(old.admin).await.filter(|seen| *seen > 100)).await;
+    drop(traffic);
+    let new = Process::spawn(run()).await;
+    old.wait(LONG);
+    assert!(seen(new.admin).await.unwrap() >= before, "what was seen counts");
+    let lease = |name: &str| group.fleet.cluster.api.get("leases", "serinus", name);
+    eventually("it says that it lives, and leads", async || {
+        let mine = lease("serinus-state-serinus-0")?["spec"]["holderIdentity"] == "serinus-0";
+        let leads = lease("serinus-state")?["spec"]["holderIdentity"] == "serinus-0";
+        (mine && leads).then_some(())
+    })
+    .await;
+    let body = json!({"action": "promote"});
+    let (status, route) = call(new.admin, "POST /api/v1/routes/shop/rollout", "", &body).await;
+    assert_eq!((status, &route["versions"][1]["weight"]), (200, &json!(20)), "{route}");
+    // Its configuration is that of the others.
+    group.add("serinus-1").await;
+    assert_eq!(group.replicas[0].weight().await, 20.0);
 }

@@ -18,7 +18,7 @@ use crate::support::process::{Process, serinus};
 use crate::support::stack::start_router;
 
 /// A webhook that keeps what it is sent, and answers as it is told.
-struct Ear {
+pub(crate) struct Ear {
     address: SocketAddr,
     status: Arc<AtomicU16>,
     heard: Arc<Mutex<Vec<Value>>>,
@@ -26,7 +26,7 @@ struct Ear {
 }
 
 impl Ear {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (status, heard) = (Arc::new(AtomicU16::new(200)), Arc::<Mutex<Vec<Value>>>::default());
@@ -40,11 +40,11 @@ impl Ear {
         Self { address, status, heard, _serving: AbortOnDropHandle::new(serving) }
     }
 
-    fn hook(&self, on: &str) -> String {
+    pub(crate) fn hook(&self, on: &str) -> String {
         format!("{{url: 'http://{}/in?key=secret', on: [{on}]}}", self.address)
     }
 
-    fn heard(&self) -> Vec<Value> {
+    pub(crate) fn heard(&self) -> Vec<Value> {
         self.heard.lock().unwrap().clone()
     }
 

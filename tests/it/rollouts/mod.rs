@@ -15,6 +15,8 @@ mod road;
 mod service_events;
 mod verbs;
 
+pub(crate) use self::hooks::Ear;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
