@@ -6,6 +6,8 @@
     reason = "a test's helpers fail the test"
 )]
 
+mod permissions;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -69,6 +71,12 @@ impl Group {
 
     /// Starts one more, and waits until it is ready.
     async fn add(&mut self, name: &str) {
+        self.begin(name).await;
+        self.replicas[self.replicas.len() - 1].ready().await;
+    }
+
+    /// Starts one more.
+    async fn begin(&mut self, name: &str) {
         let url = self.fleet.cluster.api.url();
         let relay = Relay::to(url.trim_start_matches("http://").parse().unwrap()).await;
         let kubeconfig = self.fleet.cluster.api.kubeconfig_to(&format!("http://{}", relay.address));
@@ -83,7 +91,7 @@ impl Group {
             self.rollout,
         );
         std::fs::write(&file, text).unwrap();
-        let process = start(name, &file).await;
+        let process = spawn(name, &file).await;
         self.replicas.push(Replica { name: name.to_owned(), process, relay, file, _kubeconfig: kubeconfig });
     }
 
@@ -131,19 +139,21 @@ impl Group {
     }
 }
 
-async fn start(name: &str, file: &std::path::Path) -> Process {
+async fn spawn(name: &str, file: &std::path::Path) -> Process {
     let mut command = serinus(&["run", "--config", &file.display().to_string()]);
     command.env("POD_NAME", name);
-    let process = Process::spawn(command).await;
-    eventually("it is ready", async || {
-        let answer = Client::new(process.admin).get("localhost", "/readyz").await.ok()?;
-        (answer.status == 200).then_some(())
-    })
-    .await;
-    process
+    Process::spawn(command).await
 }
 
 impl Replica {
+    async fn ready(&self) {
+        eventually("it is ready", async || {
+            let answer = Client::new(self.process.admin).get("localhost", "/readyz").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+
     async fn route(&self) -> Value {
         let answer = Client::new(self.process.admin).get("localhost", "/api/v1/routes/shop").await.unwrap();
         serde_json::from_str(&answer.body).unwrap()
@@ -375,8 +385,9 @@ async fn s5_5_a_leader_that_is_killed_in_a_step_is_replaced_and_no_step_is_taken
     assert_eq!(steps(&group.reasons()), [1, 2, 3, 4, 5], "{:?}", group.reasons());
     assert_ne!(group.leader().await, 3);
     // It comes again, and is as the others are.
-    let process = start(&name, &file).await;
+    let process = spawn(&name, &file).await;
     group.replicas.push(Replica { process, ..killed });
+    group.replicas[2].ready().await;
     assert_eq!(group.replicas[2].weight().await, 100.0);
     drop(traffic);
 }

@@ -16,9 +16,11 @@ use crate::kubernetes::access::Client;
 use crate::kubernetes::supervisor::{LeaseNews, WatchEvent};
 use crate::model::Timestamp;
 use crate::state::{Peer, Replicas, Standing, Standings, StoreNews};
+use crate::telemetry::Telemetry;
 
 use super::election::{Act, DEADLINE, DURATION, RENEW, Seen, act};
 use super::leases::{LeaseRecord, ROLLOUTS, labels, record};
+use super::refusals::Refusals;
 use super::{Common, tell};
 
 /// How long the API server may take for one answer.
@@ -42,6 +44,8 @@ pub(super) struct Keeper {
     common: Common,
     standings: watch::Receiver<Option<Arc<Standings>>>,
     out: mpsc::Sender<WatchEvent>,
+    telemetry: Arc<Telemetry>,
+    refusals: Refusals,
     /// The name of this replica's Lease.
     name: Arc<str>,
     seen: BTreeMap<Arc<str>, Seen>,
@@ -67,6 +71,7 @@ impl Keeper {
         common: &Common,
         standings: watch::Receiver<Option<Arc<Standings>>>,
         out: mpsc::Sender<WatchEvent>,
+        telemetry: Arc<Telemetry>,
     ) -> Self {
         let now = Instant::now();
         // A name has at most 253 characters.
@@ -76,6 +81,8 @@ impl Keeper {
             common: common.clone(),
             standings,
             out,
+            telemetry,
+            refusals: Refusals::new(client, common),
             name: name.into(),
             seen: BTreeMap::new(),
             listed: false,
@@ -158,6 +165,7 @@ impl Keeper {
             }
         }
         self.tell().await;
+        self.refusals.tell(&self.out, &self.telemetry).await;
     }
 
     /// Whether this replica's Lease is to be written: what it serves is told at once, what it has seen every second, and that it
@@ -331,31 +339,39 @@ impl Keeper {
 
     async fn patch(&mut self, name: &str, patch: &Value) -> Option<Outcome> {
         let (api, params, patch) = (self.api(), PatchParams::default(), Patch::Merge(patch));
-        self.answer(tokio::time::timeout(ANSWER, api.patch(name, &params, &patch)).await).await
+        self.answer("patch", tokio::time::timeout(ANSWER, api.patch(name, &params, &patch)).await).await
     }
 
     async fn create(&mut self, lease: Lease) -> Option<Outcome> {
         let (api, params) = (self.api(), PostParams::default());
-        self.answer(tokio::time::timeout(ANSWER, api.create(&params, &lease)).await).await
+        self.answer("create", tokio::time::timeout(ANSWER, api.create(&params, &lease)).await).await
     }
 
     async fn read(&mut self, name: &str) {
         let api = self.api();
-        if let Ok(Ok(Some(lease))) = tokio::time::timeout(ANSWER, api.get_opt(name)).await {
+        let Ok(answer) = tokio::time::timeout(ANSWER, api.get_opt(name)).await else { return };
+        self.refusals.note("get", &answer);
+        if let Ok(Some(lease)) = answer {
             self.see(record(lease), Instant::now());
         }
     }
 
-    async fn delete(&self, name: &str) {
+    async fn delete(&mut self, name: &str) {
+        let (api, params) = (self.api(), DeleteParams::default());
         // One that stays is removed another time.
-        let _ = tokio::time::timeout(ANSWER, self.api().delete(name, &DeleteParams::default())).await;
+        let Ok(answer) = tokio::time::timeout(ANSWER, api.delete(name, &params)).await else { return };
+        self.refusals.note("delete", &answer);
     }
 
-    /// What became of a write; nothing where nobody knows, or it was refused: the watch tells of the trouble then.
+    /// What became of a write; nothing where nobody knows, or it was refused.
     async fn answer(
         &mut self,
+        verb: &'static str,
         answer: Result<Result<Lease, kube::Error>, tokio::time::error::Elapsed>,
     ) -> Option<Outcome> {
+        if let Ok(answer) = &answer {
+            self.refusals.note(verb, answer);
+        }
         match answer {
             Ok(Ok(lease)) => {
                 self.see(record(lease), Instant::now());

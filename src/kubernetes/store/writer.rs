@@ -7,7 +7,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::kubernetes::access::Client;
+use crate::kubernetes::access::{Client, Patience};
 use crate::kubernetes::faults::chain;
 use crate::kubernetes::link::Backoff;
 use crate::kubernetes::supervisor::WatchEvent;
@@ -18,6 +18,9 @@ use super::{Common, config_maps, leases, tell};
 
 /// How long the API server may take for one answer: somebody waits for it.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The longest pause after a write that failed: with it, whoever asks in the midst of one hears in less time than the admin API takes
+/// for any answer.
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     client: Client,
@@ -61,15 +64,19 @@ impl Writer {
 
     /// Writes until nobody asks for it any more.
     pub(super) async fn run(mut self, mut commits: mpsc::Receiver<Commit>) {
-        let mut backoff = Backoff::new(self.client.patience);
+        let patience = self.client.patience;
+        let most = patience.retry_most.min(PAUSE);
+        let mut backoff = Backoff::new(Patience { retry_most: most, ..patience });
         while let Some(commit) = commits.recv().await {
             let news = self.write(commit).await;
-            if matches!(news, StoreNews::Failed(_)) {
+            let failed = matches!(news, StoreNews::Failed(_));
+            // First, for somebody may wait to be told so.
+            tell(&self.out, news).await;
+            if failed {
                 tokio::time::sleep(backoff.pause()).await;
             } else {
                 backoff.reset();
             }
-            tell(&self.out, news).await;
         }
     }
 
@@ -149,7 +156,10 @@ impl Writer {
         let api = config_maps(&self.client, &self.common);
         match tokio::time::timeout(ANSWER, api.get_opt(&self.common.key.name)).await {
             Err(_) => Err(no_answer()),
-            Ok(Err(error)) => Err(chain(&error)),
+            Ok(Err(error)) => Err(match Failure::of(&error) {
+                Failure::Other(why) => why,
+                Failure::Conflict | Failure::TooLarge | Failure::Unauthorized => chain(&error),
+            }),
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(object))) => {
                 let (snapshot, _) = record::snapshot(&object).map_err(|problem| problem.to_string())?;
