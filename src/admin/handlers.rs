@@ -87,6 +87,7 @@ pub(super) async fn list_routes(State(admin): State<Arc<Admin>>) -> Result<Json<
         RouteList {
             generation: table.generation().0,
             problems: admin.control.problems().iter().map(status::problem).collect(),
+            replicas: admin.control.replicas().as_deref().map(status::replicas).unwrap_or_default(),
             routes: table
                 .routes()
                 .iter()
@@ -133,6 +134,8 @@ pub(super) async fn get_route(
     responses(
         (status = 200, description = "The route with the new weights in force.", body = RouteStatus,
             headers(("ETag" = String, description = "The revision in force, for `If-Match`."))),
+        (status = 409, description = "A rollout is under way, and a third version would get a share.",
+            body = ProblemDetails, content_type = "application/problem+json"),
         (status = 412, description = "Another revision is in force than `If-Match` names.", body = ProblemDetails,
             content_type = "application/problem+json"),
         AnyRefusal, RouteRefusal, BodyRefusal
@@ -193,8 +196,8 @@ pub(super) async fn get_history(
     responses(
         (status = 200, description = "The route with the weights of then in force.", body = RouteStatus,
             headers(("ETag" = String, description = "The revision in force, for `If-Match`."))),
-        (status = 409, description = "There is no revision before the one in force.", body = ProblemDetails,
-            content_type = "application/problem+json"),
+        (status = 409, description = "There is no revision before the one in force, or a rollout is under way and a \
+            third version would get a share.", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 412, description = "Another revision is in force than `If-Match` names.", body = ProblemDetails,
             content_type = "application/problem+json"),
         AnyRefusal, RouteRefusal, BodyRefusal
@@ -232,7 +235,8 @@ pub(super) async fn post_undo(
     responses(
         (status = 200, description = "The route as it is then.", body = RouteStatus,
             headers(("ETag" = String, description = "The revision in force, for `If-Match`."))),
-        (status = 409, description = "The route has no rollout, or that is not to be had in its phase.",
+        (status = 409, description = "The route has no rollout, that is not to be had in its phase, or a third \
+            version has a share.",
             body = ProblemDetails, content_type = "application/problem+json"),
         (status = 412, description = "Another revision is in force than `If-Match` names.", body = ProblemDetails,
             content_type = "application/problem+json"),

@@ -187,7 +187,7 @@ fn rollouts(text: &mut Text, table: &RoutingTable, rollouts: &RolloutViews) {
         .iter()
         .filter_map(|route| {
             let labels = format!("route=\"{}\"", escaped(route.name().as_str()));
-            Some((labels, rollouts.get(route.name())?))
+            Some((labels, rollouts.get(route.name().as_str())?))
         })
         .collect();
     text.family(ROLLOUT_PHASE, "gauge");

@@ -70,7 +70,9 @@ impl From<WeightsError> for Refused {
             WeightsError::NothingToUndo(_) => Self::new(StatusCode::CONFLICT, "nothing-to-undo", text),
             WeightsError::NoRollout(_) => Self::new(StatusCode::CONFLICT, "no-rollout", text),
             WeightsError::Rollout(_) => Self::new(StatusCode::CONFLICT, "rollout-phase", text),
-            WeightsError::ThirdVersion(_) => Self::new(StatusCode::CONFLICT, "third-version", text),
+            WeightsError::ThirdVersion(_) | WeightsError::ThirdMeanwhile { .. } => {
+                Self::new(StatusCode::CONFLICT, "third-version", text)
+            }
         }
     }
 }

@@ -1,22 +1,36 @@
 //! From the table and the tallies to what the API shows of a route.
 
+use std::sync::Arc;
+
 use crate::control::{RolloutView, RolloutViews};
 use crate::model::{PathMatch, PodKey, Problem, Share};
 use crate::routing::tally::Snapshot;
 use crate::routing::{EndpointState, Member, Route, Version};
-use crate::state::RevisionEntry;
+use crate::state::{Replicas, RevisionEntry};
 
 use super::mirror::{effective, full, mirror};
 use super::recent::{Counts, Recent};
 use super::wire::{
-    EndpointCounts, EndpointStatus, PathRule, ProblemNote, RevisionStatus, RolloutEvidence, RolloutStatus,
-    RolloutStepStatus, RouteStatus, UnassignedEndpoint, VersionStatus,
+    EndpointCounts, EndpointStatus, PathRule, ProblemNote, ReplicaStatus, RevisionStatus, RolloutEvidence,
+    RolloutStatus, RolloutStepStatus, RouteStatus, UnassignedEndpoint, VersionStatus,
 };
 
 /// How many endpoints of a kind are listed.
 const LISTED: usize = 100;
 
 /// What the API shows of a route.
+pub(super) fn replicas(replicas: &Replicas) -> Vec<ReplicaStatus> {
+    let leads = |name: &Arc<str>| replicas.leader.as_ref() == Some(name);
+    let status = |name: &Arc<str>, asked: bool, live: bool| ReplicaStatus {
+        name: name.to_string(),
+        asked,
+        leads: leads(name),
+        live,
+    };
+    let others = replicas.peers.iter().map(|peer| status(&peer.name, false, peer.live));
+    std::iter::once(status(&replicas.me, true, true)).chain(others).collect()
+}
+
 pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> RouteStatus {
     // Read once, so that the shares sum to a whole while requests go on.
     let requests: Vec<u64> = route.versions.iter().map(Version::requests_of_revision).collect();
@@ -55,7 +69,7 @@ pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> 
             })
             .collect(),
         problems: route.problems.iter().map(problem).chain(full(route, &windows)).collect(),
-        rollout: rollouts.get(route.name()).map(|view| rollout(view)),
+        rollout: rollouts.get(route.name().as_str()).map(|view| rollout(view)),
         mirror: route.mirror.as_ref().map(mirror),
     }
 }

@@ -31,8 +31,25 @@ pub struct RouteList {
     pub generation: u64,
     /// Problems that belong to no single route.
     pub problems: Vec<ProblemNote>,
+    /// The replicas that share their state (`state.configMap`), this one first; empty where it is this one's own.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaStatus>,
     /// The routes, in the order of the config.
     pub routes: Vec<RouteStatus>,
+}
+
+/// A replica, as the one that was asked sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// Its name: that of its pod.
+    pub name: String,
+    /// It is the one that was asked.
+    pub asked: bool,
+    /// It takes rollouts forward.
+    pub leads: bool,
+    /// It has given a sign of life lately.
+    pub live: bool,
 }
 
 /// One route: what was asked for, what is in force, and how its versions do.

@@ -33,6 +33,7 @@ The same seed gives the same answer.
 Examples:
   serinus simulate serinus.yaml --rps 100 --stable-error 0.1% --canary-error 2%
   serinus simulate serinus.yaml shop --rps 1000 --canary-error 0.5% --replicas 2 --users 10000
+  serinus simulate serinus.yaml shop --users 10000 --by-user=false
   serinus simulate serinus.yaml --rps 50 --stable-slow 1% --canary-slow 5% -o json | jq .worse.untilCaught"
 )]
 pub(super) struct SimulateArgs {
@@ -62,9 +63,10 @@ pub(super) struct SimulateArgs {
     /// How many users the requests come from, everybody as often as the others
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(super) users: Option<u64>,
-    /// The users are dealt out to the versions, not their requests: for a route with a `cohort`
-    #[arg(long, requires = "users")]
-    pub(super) by_user: bool,
+    /// Whether the users are dealt out to the versions, or their requests (`--by-user=false`); left out, as the config has it: the
+    /// users where the route has a `cohort`
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) by_user: Option<bool>,
     /// How many rollouts are played, of each kind
     #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) runs: u64,
@@ -109,14 +111,15 @@ fn rps(text: &str) -> Result<f64, String> {
 pub(super) fn simulate(args: &SimulateArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let settings = config::load(&args.file).map_err(|errors| CliError::Failed(errors.to_string()))?;
     let (route, spec) = chosen(&settings.routes, args.route.as_ref())?;
-    let assumed = assumed(args, spec)?;
+    let dealt = Dealt::of(args, route);
+    let assumed = assumed(args, route, spec, dealt)?;
     let longest = longest(args, spec, &assumed)?;
     let as_stable = Assumed { canary: assumed.stable, ..assumed };
     let worse = many(args.seed, args.runs, |chance| play(spec, &assumed, longest, &mut || chance.u64(..)));
     // Other chances than those above.
     let seed = args.seed ^ 0x9e37_79b9_7f4a_7c15;
     let no_worse = many(seed, args.runs, |chance| play(spec, &as_stable, longest, &mut || chance.u64(..)));
-    let report = Report::new(args, route, spec, &worse, &no_worse);
+    let report = Report::new(args, (route, spec), dealt, &worse, &no_worse);
     let written = match args.output {
         OutputForm::Table => write_report(&report, out).map_err(CliError::from),
         OutputForm::Json => serde_json::to_string_pretty(&report)
@@ -156,8 +159,31 @@ fn or_none(names: String) -> String {
     if names.is_empty() { "none".to_owned() } else { names }
 }
 
+/// What is dealt out to the versions, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dealt {
+    /// The users, not their requests.
+    users: bool,
+    why: &'static str,
+}
+
+impl Dealt {
+    fn of(args: &SimulateArgs, route: &RouteSpec) -> Self {
+        match (args.by_user, &route.audience.cohort) {
+            (Some(users), _) => Self { users, why: if users { "--by-user" } else { "--by-user=false" } },
+            (None, Some(_)) => Self { users: true, why: "the route has a `cohort`" },
+            (None, None) => Self { users: false, why: "the route has no `cohort`" },
+        }
+    }
+}
+
 /// What is assumed, as far as it can be.
-fn assumed(args: &SimulateArgs, spec: &RolloutSpec) -> Result<Assumed, CliError> {
+fn assumed(
+    args: &SimulateArgs,
+    route: &RouteSpec,
+    spec: &RolloutSpec,
+    dealt: Dealt,
+) -> Result<Assumed, CliError> {
     let rates = |errors: Percent, slow: Percent| Rates { errors: errors.0, slow: slow.0 };
     let stable = rates(args.stable_error, args.stable_slow);
     let canary = rates(args.canary_error, args.canary_slow);
@@ -175,7 +201,14 @@ fn assumed(args: &SimulateArgs, spec: &RolloutSpec) -> Result<Assumed, CliError>
                 .to_owned(),
         ));
     }
-    let users = args.users.map(|number| Users { number, dealt: args.by_user });
+    if dealt.users && args.users.is_none() {
+        return Err(CliError::Usage(format!(
+            "users of route {} are dealt out to its versions, not requests ({}): say how many there are with --users, or deal \
+             out requests with --by-user=false",
+            route.name, dealt.why
+        )));
+    }
+    let users = args.users.map(|number| Users { number, dealt: dealt.users });
     Ok(Assumed { rps: args.rps, stable, canary, replicas: args.replicas, users })
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, SystemTime};
 
-use crate::admin::wire::{ProblemNote, RouteList, RouteStatus, VersionStatus};
+use crate::admin::wire::{ProblemNote, ReplicaStatus, RouteList, RouteStatus, VersionStatus};
 use crate::model::{RouteName, Timestamp};
 
 use super::client::{AdminArgs, Client, route_path};
@@ -127,6 +127,7 @@ fn show(args: &StatusArgs, client: &Client) -> Result<Vec<u8>, CliError> {
             let list: RouteList = client.parse(&answer)?;
             write_versions(&list.routes, &mut text)?;
             write_rollouts(&list.routes, &mut text)?;
+            write_replicas(&list.replicas, &mut text)?;
             write_problems(&list.routes, &list.problems, &mut text)?;
         }
     }
@@ -206,6 +207,19 @@ fn write_rollouts(routes: &[RouteStatus], out: &mut dyn Write) -> io::Result<()>
         title = "";
     }
     Ok(())
+}
+
+/// Who else has these weights.
+fn write_replicas(replicas: &[ReplicaStatus], out: &mut dyn Write) -> io::Result<()> {
+    let shown = |replica: &ReplicaStatus| {
+        let marks =
+            [(replica.asked, "this one"), (replica.leads, "leads"), (!replica.live, "no sign of life")];
+        let marks: Vec<_> = marks.iter().filter(|(so, _)| *so).map(|(_, word)| *word).collect();
+        let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
+        format!("{}{marks}", plain(&replica.name))
+    };
+    let all: Vec<_> = replicas.iter().map(shown).collect();
+    if all.is_empty() { Ok(()) } else { writeln!(out, "\nReplicas: {}", all.join(", ")) }
 }
 
 /// What is wrong.

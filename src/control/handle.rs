@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch};
 
 use crate::model::{
@@ -12,7 +12,9 @@ use crate::model::{
 };
 use crate::rollout::Asked;
 use crate::routing::{Route, RoutingTable};
-use crate::state::{OwnAddresses, Proposal, Request, RevisionEntry, SavedState, StoreNews, WeightsError};
+use crate::state::{
+    OwnAddresses, Proposal, Replicas, Request, RevisionEntry, SavedState, StoreNews, WeightsError,
+};
 
 use super::readiness::Readiness;
 use super::saver::Saved;
@@ -128,6 +130,7 @@ pub struct Control {
     pub(super) wanted: watch::Receiver<Arc<std::collections::BTreeSet<ServiceKey>>>,
     pub(super) saved: watch::Receiver<Saved>,
     pub(super) rollouts: Arc<ArcSwap<RolloutViews>>,
+    pub(super) replicas: Arc<ArcSwapOption<Replicas>>,
     pub(super) pen: Arc<Mutex<()>>,
 }
 
@@ -251,6 +254,12 @@ impl Control {
     #[must_use]
     pub fn rollouts(&self) -> Arc<RolloutViews> {
         self.rollouts.load_full()
+    }
+
+    /// The replicas that share their state, as far as they are known; nothing where it is this one's own.
+    #[must_use]
+    pub fn replicas(&self) -> Option<Arc<Replicas>> {
+        self.replicas.load_full()
     }
 
     async fn change(

@@ -25,8 +25,8 @@ pub(super) fn tell_of_rollouts(
     did: impl Fn(&RouteName) -> bool,
     at: Timestamp,
 ) {
-    for (route, view) in now {
-        let known = before.get(route);
+    for (route, view) in now.iter() {
+        let known = before.get(route.as_str());
         if known.is_some_and(|known| Arc::ptr_eq(known, view) || place(known) == place(view)) {
             continue;
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 
 use crate::model::{Problem, RouteName, RouteSpec, Timestamp};
@@ -35,7 +36,9 @@ pub(super) struct Sharing {
     shared: Shared,
     link: StoreLink,
     waiting: HashMap<u64, Waiting>,
-    replicas: Replicas,
+    replicas: Arc<Replicas>,
+    /// The same, for those who look.
+    shown: Arc<ArcSwapOption<Replicas>>,
     /// The replicas were heard of, so that this one knows what it said in an earlier life.
     has_heard: bool,
     /// Routes that this replica changed since their moves were told last: it has their hooks called.
@@ -52,12 +55,13 @@ struct Waiting {
 }
 
 impl Sharing {
-    pub(super) fn new(link: StoreLink) -> Self {
+    pub(super) fn new(link: StoreLink, shown: Arc<ArcSwapOption<Replicas>>) -> Self {
         Self {
             shared: Shared::default(),
             link,
             waiting: HashMap::new(),
-            replicas: Replicas::default(),
+            replicas: Arc::default(),
+            shown,
             has_heard: false,
             own: HashSet::new(),
         }
@@ -326,7 +330,8 @@ impl Task {
     fn take_replicas(&mut self, replicas: Replicas) {
         let led = self.leads();
         let Some(sharing) = &mut self.sharing else { return };
-        sharing.replicas = replicas;
+        sharing.replicas = Arc::new(replicas);
+        sharing.shown.store(Some(Arc::clone(&sharing.replicas)));
         self.recall();
         // What this one may begin now, it does.
         self.batch.weights_changed |= self.leads() && !led;

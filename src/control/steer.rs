@@ -28,8 +28,25 @@ pub struct RolloutView {
     pub findings: Findings,
 }
 
-/// Every route's last rollout.
-pub type RolloutViews = HashMap<RouteName, Arc<RolloutView>>;
+/// Every route's last rollout. Those that have ended are apart: there may be one of each route, and they change only when weights do.
+#[derive(Clone, Debug, Default)]
+pub struct RolloutViews {
+    under_way: HashMap<RouteName, Arc<RolloutView>>,
+    ended: Arc<HashMap<RouteName, Arc<RolloutView>>>,
+}
+
+impl RolloutViews {
+    /// A route's last rollout.
+    #[must_use]
+    pub fn get(&self, route: &str) -> Option<&Arc<RolloutView>> {
+        self.under_way.get(route).or_else(|| self.ended.get(route))
+    }
+
+    /// Each route that has one, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&RouteName, &Arc<RolloutView>)> {
+        self.under_way.iter().chain(self.ended.iter())
+    }
+}
 
 /// What steering remembers from one look to the next.
 #[derive(Debug, Default)]
@@ -229,24 +246,50 @@ fn gate_note(rollout: &Rollout, route: &Route, step: usize, weight: Share, at: T
 pub(super) fn views(desired: &Desired, before: &RolloutViews, replicas: Option<&Replicas>) -> RolloutViews {
     let view = |route: &Arc<RouteSpec>| {
         let rollout = desired.weights(&route.name)?.rollout()?;
-        let known = before.get(&route.name);
+        let known = before.get(route.name.as_str());
         let spec = match (&route.rollout, known) {
             (Some(spec), Some(known)) if *known.spec == *spec => Arc::clone(&known.spec),
             (Some(spec), _) => Arc::new(spec.clone()),
             // It left the config, and those who follow it are to see how it ended.
             (None, known) => Arc::clone(&known?.spec),
         };
-        let same = known.filter(|known| Arc::ptr_eq(&known.spec, &spec) && known.rollout == *rollout);
-        if let Some(known) = same.filter(|_| replicas.is_none() || !rollout.phase.is_active()) {
-            return Some((route.name.clone(), Arc::clone(known)));
-        }
-        let theirs = replicas.map(|replicas| judges(rollout, &route.name, replicas)).unwrap_or_default();
-        let findings = rollout.judge.findings(&spec.guard, &theirs);
-        let view = match same.filter(|known| known.findings == findings) {
-            Some(known) => Arc::clone(known),
-            None => Arc::new(RolloutView { spec, rollout: rollout.clone(), findings }),
-        };
-        Some((route.name.clone(), view))
+        Some((route.name.clone(), view(&route.name, rollout, spec, known, replicas)))
     };
-    desired.routes().iter().filter_map(view).collect()
+    let all = desired.routes().iter().filter_map(view);
+    let (under_way, ended) =
+        all.partition(|(_, view): &(_, Arc<RolloutView>)| view.rollout.phase.is_active());
+    RolloutViews { under_way, ended: Arc::new(ended) }
+}
+
+/// The same, where nothing but what was seen of those under way has changed.
+pub(super) fn views_under_way(
+    desired: &Desired,
+    before: &RolloutViews,
+    replicas: Option<&Replicas>,
+) -> RolloutViews {
+    let view = |(name, known): (&RouteName, &Arc<RolloutView>)| {
+        let rollout = desired.weights(name)?.rollout()?;
+        Some((name.clone(), view(name, rollout, Arc::clone(&known.spec), Some(known), replicas)))
+    };
+    let under_way = before.under_way.iter().filter_map(view).collect();
+    RolloutViews { under_way, ended: Arc::clone(&before.ended) }
+}
+
+fn view(
+    route: &RouteName,
+    rollout: &Rollout,
+    spec: Arc<RolloutSpec>,
+    known: Option<&Arc<RolloutView>>,
+    replicas: Option<&Replicas>,
+) -> Arc<RolloutView> {
+    let same = known.filter(|known| Arc::ptr_eq(&known.spec, &spec) && known.rollout == *rollout);
+    if let Some(known) = same.filter(|_| replicas.is_none() || !rollout.phase.is_active()) {
+        return Arc::clone(known);
+    }
+    let theirs = replicas.map(|replicas| judges(rollout, route, replicas)).unwrap_or_default();
+    let findings = rollout.judge.findings(&spec.guard, &theirs);
+    match same.filter(|known| known.findings == findings) {
+        Some(known) => Arc::clone(known),
+        None => Arc::new(RolloutView { spec, rollout: rollout.clone(), findings }),
+    }
 }

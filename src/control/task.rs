@@ -13,7 +13,7 @@ use crate::model::{
     ClusterChange, EndpointPhase, Moment, Problem, RouteName, RouteSpec, ServiceEvent, ServiceKey, Timestamp,
 };
 use crate::routing::{Compiler, RoutingTable};
-use crate::state::{Desired, Proposal, Request, SavedState, Source, Touched};
+use crate::state::{Desired, Proposal, Replicas, Request, SavedState, Source, Touched};
 use crate::telemetry::Telemetry;
 
 use super::handle::{ChangeError, Control, Done, Message, Pen, Reply, RoutesConfig, WatchProblems};
@@ -80,6 +80,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         wanted,
         saved,
         rollouts: Arc::default(),
+        replicas: Arc::default(),
         pen,
     };
     let mut task = Task {
@@ -101,7 +102,7 @@ pub fn start(start: Start) -> (Control, JoinHandle<()>) {
         // What an earlier run brought about has been told.
         batch: Batch { quiet: true, ..Batch::default() },
         frozen,
-        sharing: start.store.map(Sharing::new),
+        sharing: start.store.map(|store| Sharing::new(store, Arc::clone(&control.replicas))),
     };
     task.desired.await_state(task.sharing.is_some());
     task.readiness.await_state(task.sharing.is_some());
@@ -229,7 +230,7 @@ impl Task {
         // Evidence is nothing that replicas have in common.
         self.batch.weights_changed |= looked.save && self.sharing.is_none();
         if !self.batch.weights_changed {
-            self.show_rollouts();
+            self.show_rollouts(steer::views_under_way);
         }
         self.finish_batch();
         self.publish_standings();
@@ -420,7 +421,7 @@ impl Task {
             if self.sharing.is_none() {
                 self.saver.save(self.desired.to_saved());
             }
-            let before = self.show_rollouts();
+            let before = self.show_rollouts(steer::views);
             if !batch.quiet {
                 self.tell_of_rollouts(&before, own.as_ref());
             }
@@ -439,10 +440,13 @@ impl Task {
     }
 
     /// Publishes what is shown of rollouts; what was shown before.
-    fn show_rollouts(&self) -> Arc<RolloutViews> {
+    fn show_rollouts(
+        &self,
+        views: fn(&Desired, &RolloutViews, Option<&Replicas>) -> RolloutViews,
+    ) -> Arc<RolloutViews> {
         let before = self.rollouts.load_full();
         let replicas = self.sharing.as_ref().map(Sharing::replicas);
-        self.rollouts.store(Arc::new(steer::views(&self.desired, &before, replicas)));
+        self.rollouts.store(Arc::new(views(&self.desired, &before, replicas)));
         before
     }
 

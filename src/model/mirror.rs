@@ -6,6 +6,9 @@ use http::Method;
 
 use super::{Share, VersionName};
 
+/// The header by which a pod knows a copy.
+pub const MIRROR_HEADER: &str = "X-Serinus-Mirror";
+
 /// Which requests of a route are copied, and to which of its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {

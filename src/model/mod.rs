@@ -29,7 +29,7 @@ pub use deed::{Deed, ServiceEvent};
 pub use edge::{ClientAuth, Edge, EscapedSlashes, ListenerTls, MinTls, Redirect, Underscores};
 pub use endpoint::{EndpointId, EndpointPhase, Labels, Protocol};
 pub use evidence::{AttemptClass, Counts, Placement, Side, Sides, Sighting};
-pub use mirror::Mirror;
+pub use mirror::{MIRROR_HEADER, Mirror};
 pub use names::{
     ConfigMapKey, ConfigMapKeyError, Generation, NameError, Namespace, Revision, RouteName, SecretKey,
     SecretKeyError, ServiceKey, ServiceKeyError, VersionName,

@@ -1,7 +1,6 @@
 //! One request, from its head to the end of its answer: routed, tried on one pod after the other, answered.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,8 +9,8 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::model::{AnswerReason, Balance, HashKey, Timeouts};
-use crate::routing::{AttemptOutcome, RetryPermit, hash_key};
+use crate::model::{AnswerReason, Balance, Timeouts};
+use crate::routing::{AttemptOutcome, RetryPermit, request_key};
 use crate::wire::{
     Alarm, Downstream, Glimpse, Length, Refused, RequestHead, ResponseHead, Upstream as _, UpstreamError,
 };
@@ -26,7 +25,7 @@ use super::mirror::Draft;
 use super::relay::{self, Limits, Relay, TOO_LARGE};
 use super::replay::Body;
 use super::request::{Asked, Request, Routed};
-use super::seen;
+use super::seen::{self, Seen};
 
 /// How long a request waits at most for a place in the budget of retries.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
@@ -143,7 +142,9 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         let limits = self.limits(&traffic.timeouts, traffic.max_body);
         let mut body = Body::new(length, traffic.retries.buffer);
-        routed.key = key(&routed.route.spec.balance, head, || self.gateway.client_of(self.client, head));
+        if let Balance::Hash(key) = &routed.route.spec.balance {
+            routed.key = request_key(&Seen { gateway: self.gateway, client: self.client, head }, key);
+        }
         self.gateway.introduce(self.client, head, request);
         if let Some(routed) = request.routed.as_mut() {
             routed.cookie = seen::cookie(routed, head);
@@ -447,18 +448,4 @@ fn is_stream(answer: &ResponseHead) -> bool {
     let kind = answer.fields.get("Content-Type").unwrap_or_default();
     let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
     begins(b"text/event-stream") || begins(b"application/grpc")
-}
-
-/// The hash of what a route balances by, where it does and the request has it.
-fn key(balance: &Balance, head: &RequestHead, client: impl FnOnce() -> IpAddr) -> Option<u64> {
-    let Balance::Hash(key) = balance else { return None };
-    match key {
-        HashKey::Header(name) => head.fields.get(name).map(hash_key),
-        HashKey::Cookie(name) => {
-            let texts = head.fields.all("Cookie").filter_map(|value| std::str::from_utf8(value).ok());
-            let mut cookies = texts.flat_map(cookie::Cookie::split_parse).filter_map(Result::ok);
-            cookies.find(|cookie| cookie.name() == name).map(|cookie| hash_key(cookie.value().as_bytes()))
-        }
-        HashKey::ClientIp => Some(hash_key(client().to_string().as_bytes())),
-    }
 }

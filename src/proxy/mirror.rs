@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::model::MirrorOutcome;
+use crate::model::{MIRROR_HEADER, MirrorOutcome};
 use crate::routing::{Endpoint, Likeness, MirrorPlace, Mirroring, Route};
 use crate::tls::UpstreamConnectors;
 use crate::wire::{Length, Piece, RequestHead, ResponseHead, Upstream, UpstreamError};
@@ -24,7 +24,7 @@ use super::replay::Body;
 use super::request::Routed;
 
 /// The header by which a pod knows a copy. `Host` stays what it was: a pod that serves by host answers a copy as the request.
-pub(super) const MIRROR: &str = "X-Serinus-Mirror";
+pub(super) const MIRROR: &str = MIRROR_HEADER;
 
 /// How much of a body is compared, and of an answer to a copy read.
 const COMPARED: u64 = 1 << 20;
@@ -56,12 +56,9 @@ impl Draft {
         let mirror = routed.route.mirror.as_ref()?;
         let spec = &mirror.spec;
         let goes_there = routed.choice.version == mirror.version;
-        // A copy is not copied, or two routers that lead to each other would never end.
         let is_copy = || head.fields.get(MIRROR).is_some();
-        if goes_there || !spec.methods.contains(&head.method) || !head.upgrade.is_empty() || is_copy() {
-            return None;
-        }
-        if !mirror.draw(|| fastrand::u64(..)) {
+        let never = mirror.never(goes_there, head.method.as_str(), !head.upgrade.is_empty(), is_copy);
+        if never.is_some() || !mirror.draw(|| fastrand::u64(..)) {
             return None;
         }
         let mut draft = Self { route: Arc::clone(&routed.route), place: None, original: None, ended: false };

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use crate::model::{Cohort, HashKey, Share};
 
 use super::hash::KeyHash;
-use super::request_view::{RequestView, any_cookie};
+use super::request_view::{RequestView, any_key};
 
 /// A cohort with the intervals of a route's versions.
 #[derive(Clone, Debug)]
@@ -98,13 +98,10 @@ impl CompiledCohort {
             }
             fit
         };
-        match &self.cohort.key {
-            HashKey::Header(name) => request.header(name, &mut see),
-            HashKey::Cookie(name) => any_cookie(request, name, &mut see),
-            HashKey::ClientIp => {
-                return request.client().map(|client| self.point(format_args!("{}", client.to_canonical())));
-            }
-        };
+        if self.cohort.key == HashKey::ClientIp {
+            return request.client().map(|client| self.point(format_args!("{}", client.to_canonical())));
+        }
+        any_key(request, &self.cohort.key, &mut see);
         point
     }
 

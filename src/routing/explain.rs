@@ -82,11 +82,14 @@ impl RoutingTable {
 impl Route {
     fn explain(&self, request: &dyn RequestView) -> Explanation {
         let mut why = Vec::new();
-        match self.decided(request, &mut why) {
+        let mut explanation = match self.decided(request, &mut why) {
             Some(Decided::Version(version, reason)) => self.explain_one(version, reason, why),
             Some(Decided::Drawn(reason)) => self.explain_drawn(Some(reason), why),
             None => self.explain_drawn(None, why),
-        }
+        };
+        let copied = self.explain_mirror(request, &explanation.versions);
+        explanation.why.extend(copied);
+        explanation
     }
 
     /// This version gets it, whatever the weights.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Audience, Balance, Cohort, Condition, HashKey, OnEmpty, Part, PathMatch, RouteSpec, Rule, StaticEndpoint,
-    Test, Timestamp, Verdict, VersionSpec,
+    Audience, Balance, Cohort, Condition, HashKey, Mirror, OnEmpty, Part, PathMatch, RouteSpec, Rule,
+    StaticEndpoint, Test, Timestamp, Verdict, VersionSpec,
 };
 use crate::routing::request_view::Words;
 use crate::routing::{Compiler, RoutingTable};
@@ -62,6 +62,60 @@ fn check(table: &RoutingTable, host: &str, path: &str, expected: &[&str]) {
         .extend(told.versions.iter().map(|v| format!("{} {}% {}", v.name, v.percent, v.endpoints.join(","))));
     lines.extend(told.why);
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn s3_6_what_the_mirror_makes_of_it() {
+    let mut copied = spec("shop", &[], &[], "0");
+    copied.traffic.mirror = Some(Mirror {
+        version: "v2".parse().unwrap(),
+        share: "12.5".parse().unwrap(),
+        methods: vec![http::Method::GET, http::Method::POST],
+        max_body: 1_000,
+        max_in_flight: 1,
+        timeout: std::time::Duration::from_secs(1),
+        compare: false,
+    });
+    let mut both = RouteSpec { name: "both".parse().unwrap(), ..copied.clone() };
+    both.hosts = vec!["both.example.com".parse().unwrap()];
+    both.versions[1].weight = Some("10".parse().unwrap());
+    let mut there = RouteSpec { name: "there".parse().unwrap(), ..both.clone() };
+    there.hosts = vec!["there.example.com".parse().unwrap()];
+    there.versions[1].weight = Some("100".parse().unwrap());
+    let routes = vec![copied, both, there, spec("none", &["none.example.com"], &[], "10")];
+    let with_pods = table(routes.clone(), &["127.0.1.1:80", "127.0.1.7:80 version=v2"]);
+    let said = |table: &RoutingTable, host: &str, lines: &[&'static str]| {
+        let why = table.explain(host, "/", &Words::of(lines)).why;
+        let mirror: Vec<_> = why.into_iter().filter(|line| line.starts_with("mirror: ")).collect();
+        mirror.join("; ")
+    };
+    let not = |why: &str| format!("mirror: not copied to version `v2`: {why}");
+    let copied = "mirror: of such requests 12.5 % are copied to version `v2`";
+    for (lines, wanted) in [
+        (&[][..], copied.to_owned()),
+        (&["!POST", "Content-Length: 1000"], copied.to_owned()),
+        (
+            &["!POST", "Transfer-Encoding: chunked"],
+            format!("{copied}, unless the body comes to more than 1000 bytes"),
+        ),
+        (&["!POST", "Content-Length: 1001"], not("its body has 1001 bytes, more than the 1000 of `maxBody`")),
+        (&["!PUT"], not("the method is not GET or POST")),
+        (
+            &["Connection: keep-alive, Upgrade", "Upgrade: websocket"],
+            not("it asks for another protocol (`Upgrade`)"),
+        ),
+        (&["Upgrade: websocket"], copied.to_owned()),
+        (&["X-Serinus-Mirror: true"], not("it is a copy itself (`X-Serinus-Mirror`)")),
+    ] {
+        assert_eq!(said(&with_pods, "shop.example.com", lines), wanted, "{lines:?}");
+    }
+    assert_eq!(said(&with_pods, "there.example.com", &[]), not("it goes there itself"));
+    assert_eq!(
+        said(&with_pods, "both.example.com", &[]),
+        "mirror: of such requests, where they do not go there themselves, 12.5 % are copied to version `v2`"
+    );
+    assert_eq!(said(&with_pods, "none.example.com", &[]), "");
+    assert_eq!(said(&table(routes, &[]), "shop.example.com", &[]), not("it gets no answer of a pod"));
 }
 
 const REMEDY: &str = "check its pods, labels and readiness with `kubectl get pods --show-labels`";

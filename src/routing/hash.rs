@@ -6,8 +6,13 @@
 //! however many endpoints there are; against a ring of hundreds of points for each, or Maglev's table, compiling costs a
 //! hundredth and the shares are as even.
 
-use super::standing::Standing;
+use std::fmt::Write as _;
 use std::sync::Arc;
+
+use crate::model::HashKey;
+
+use super::request_view::{RequestView, any_key};
+use super::standing::Standing;
 
 /// How many points each endpoint has. One keeps the busiest near its part, but leaves others with little of theirs.
 const POINTS: u64 = 8;
@@ -29,6 +34,24 @@ pub fn hash_key(bytes: &[u8]) -> u64 {
     let mut hash = KeyHash::default();
     hash.add(bytes);
     hash.end()
+}
+
+/// The hash of what a request is balanced by: of the first value that is not empty, or of its client's address. Nothing where the
+/// request does not have it.
+#[must_use]
+pub fn request_key(request: &dyn RequestView, key: &HashKey) -> Option<u64> {
+    if *key == HashKey::ClientIp {
+        let mut hash = KeyHash::default();
+        // A hash takes everything.
+        let _ = write!(hash, "{}", request.client()?);
+        return Some(hash.end());
+    }
+    let mut hash = None;
+    any_key(request, key, &mut |value| {
+        hash = (!value.is_empty()).then(|| hash_key(value));
+        hash.is_some()
+    });
+    hash
 }
 
 /// [`hash_key`] of what comes in parts.

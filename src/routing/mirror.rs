@@ -63,7 +63,39 @@ fn split(mirror: &Mirror, place: &Arc<Place>) -> Split {
     Split::new([(LEFT, rest, Arc::clone(place)), (COPIED, share, Arc::default())])
 }
 
+/// Why a request is never copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeverCopied {
+    /// It goes to the version of the copies itself.
+    GoesThere,
+    /// Its method is none of those that are copied.
+    Method,
+    /// It asks for another protocol.
+    Upgrade,
+    /// It is a copy: two routers that lead to each other would never end.
+    IsCopy,
+}
+
 impl Mirroring {
+    /// Why such a request is never copied; nothing where it may be.
+    pub fn never(
+        &self,
+        goes_there: bool,
+        method: &str,
+        upgrades: bool,
+        is_copy: impl FnOnce() -> bool,
+    ) -> Option<NeverCopied> {
+        if goes_there {
+            Some(NeverCopied::GoesThere)
+        } else if !self.spec.methods.iter().any(|copied| copied.as_str() == method) {
+            Some(NeverCopied::Method)
+        } else if upgrades {
+            Some(NeverCopied::Upgrade)
+        } else {
+            is_copy().then_some(NeverCopied::IsCopy)
+        }
+    }
+
     /// Whether the next request that may be copied is: exactly as many as the share says, as for versions (semantics §3.3).
     /// `random` gives 64 random bits a call.
     pub fn draw(&self, random: impl FnMut() -> u64) -> bool {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cookie::Cookie;
 use url::form_urlencoded;
 
-use crate::model::Part;
+use crate::model::{HashKey, Part};
 
 /// A request, as far as rules and cohorts look at it. Each is asked for only where a route looks at it.
 pub trait RequestView {
@@ -34,9 +34,18 @@ pub(super) fn any_value(request: &dyn RequestView, part: &Part, see: &mut dyn Fn
     }
 }
 
+/// Shows the values of a user's key, in order, until `see` says yes to one; whether it did. An address is no such value.
+pub(super) fn any_key(request: &dyn RequestView, key: &HashKey, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+    match key {
+        HashKey::Header(name) => request.header(name, see),
+        HashKey::Cookie(name) => any_cookie(request, name, see),
+        HashKey::ClientIp => false,
+    }
+}
+
 /// Shows the values of the cookies of this name, in order, until `see` says yes to one; whether it did. What is no cookie is
 /// passed over.
-pub(super) fn any_cookie(request: &dyn RequestView, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+fn any_cookie(request: &dyn RequestView, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
     // HTTP/2 may bring each in a field of its own (RFC 9113 §8.2.3).
     request.header("cookie", &mut |field| {
         let pairs = field.split(|byte| *byte == b';').filter_map(|pair| std::str::from_utf8(pair).ok());
@@ -94,7 +103,10 @@ impl RequestView for Words {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cohort::CompiledCohort;
+    use super::super::hash::{hash_key, request_key};
     use super::*;
+    use crate::model::{Cohort, Share};
 
     fn values(request: &Words, part: &Part) -> Vec<String> {
         let mut values = Vec::new();
@@ -122,6 +134,35 @@ mod tests {
         assert_eq!(values(&request, &Part::Query("flag".to_owned())), [""]);
         assert_eq!(values(&request, &Part::Query("a[]".to_owned())), ["\u{fffd}"]);
         assert!(values(&Words::of(&[]), &Part::Query(String::new())).is_empty());
+    }
+
+    /// What is balanced by, and who is dealt out, is the same cookie, whatever is beside it.
+    #[test]
+    fn a_cookie_is_one_key_for_cohorts_and_for_balancing() {
+        let key = HashKey::Cookie("user".to_owned());
+        let cohort = Cohort { key: key.clone(), salt: String::new(), set: false };
+        let cohort = CompiledCohort::new(&cohort, &[Share::ALL], &[Share::ALL], None);
+        let salted = |value: &[u8]| hash_key(&[b"\0", value].concat());
+        for (cookies, wanted) in [
+            (&b"user=me"[..], Some(&b"me"[..])),
+            (b"a=1;user=me;user=you", Some(b"me")),
+            (b"user=; user=me", Some(b"me")),
+            (b" ;; =x; user ; user = me ; b", Some(b"me")),
+            (b"user=\"me\"", Some(b"\"me\"")),
+            (b"user=m%65", Some(b"m%65")),
+            (b"user=a=b", Some(b"a=b")),
+            (b"bad=\xff; user=me", Some(b"me")),
+            (b"user=\xff; user=me", Some(b"me")),
+            (b"user=\xff", None),
+            (b"user=", None),
+            (b"User=me; users=me; user", None),
+            (b"", None),
+        ] {
+            let request = Bytes(cookies.to_vec(), String::new());
+            let shown = String::from_utf8_lossy(cookies);
+            assert_eq!(request_key(&request, &key), wanted.map(hash_key), "{shown}");
+            assert_eq!(cohort.known(&request), wanted.map(salted), "{shown}");
+        }
     }
 
     /// A request of which nothing is known to be well-formed.

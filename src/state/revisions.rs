@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Revision, RouteName, RouteSpec, Share, Timestamp, VersionName};
-use crate::rollout::{AskedError, PausedBy, Phase, Rollout, Transition};
+use crate::rollout::{AskedError, Rollout};
 
 use self::rollouts::{DROPPED, give};
 use super::Request;
@@ -109,6 +109,17 @@ pub enum WeightsError {
     /// A version that is neither stable nor the canary has a share, so that nobody could tell them apart.
     #[error("a rollout compares two versions, and {0} has a share too: set its weight to 0 first")]
     ThirdVersion(VersionName),
+    /// Such a version would get a share, or a larger one, while a rollout is under way.
+    #[error(
+        "the weights were not changed: a rollout of {canary} is under way, which compares two versions, and {third} would get a \
+         share too: end it with `rollout abort` first"
+    )]
+    ThirdMeanwhile {
+        /// The version that would get it.
+        third: VersionName,
+        /// The version that is rolled out.
+        canary: VersionName,
+    },
 }
 
 fn list<T: fmt::Display>(items: &[T], one: &str, many: &str) -> String {
@@ -204,19 +215,6 @@ impl RouteWeights {
         self.change_by_hand(split, request)
     }
 
-    /// Weights that somebody sets while a rollout is under way: the latest change wins, and the rollout waits.
-    fn change_by_hand(&mut self, split: Vec<(VersionName, Share)>, request: Request) -> Outcome {
-        let at = request.at;
-        let outcome = self.change_to(split, request);
-        if outcome == Outcome::Changed
-            && let Some(rollout) = self.rollout.as_mut().filter(|rollout| rollout.phase == Phase::Running)
-        {
-            let words = "paused: somebody set the weights; `rollout resume` goes back to those of the step";
-            rollout.become_of(&Transition::Pause(PausedBy::Weights, words.to_owned()), at);
-        }
-        outcome
-    }
-
     pub(super) fn set(
         &mut self,
         spec: &RouteSpec,
@@ -225,6 +223,7 @@ impl RouteWeights {
     ) -> Result<Outcome, WeightsError> {
         self.expect(&request)?;
         let split = self.split_with(spec, asked).map_err(WeightsError::BadWeights)?;
+        self.no_more_for_a_third(spec, &split)?;
         Ok(self.change_by_hand(split, request))
     }
 
@@ -264,6 +263,7 @@ impl RouteWeights {
         asked.extend(then.map(|(name, share)| (name.as_str().to_owned(), *share)));
         let back_to = target.revision;
         let split = self.split_with(spec, &asked).map_err(WeightsError::BadWeights)?;
+        self.no_more_for_a_third(spec, &split)?;
         request.reason = Some(match request.reason {
             Some(reason) if !reason.is_empty() => format!("undo to revision {back_to}: {reason}"),
             _ => format!("undo to revision {back_to}"),

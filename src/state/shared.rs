@@ -184,6 +184,8 @@ impl Base {
 
 #[derive(Debug)]
 struct Flight {
+    /// The version that it was made of.
+    of: Option<Version>,
     ids: HashSet<u64>,
     routes: BTreeMap<RouteName, Arc<SavedRoute>>,
 }
@@ -306,14 +308,14 @@ impl Shared {
             let known = base.routes.iter().filter(|(name, _)| !routes.contains_key(*name));
             commit.routes.extend(known.map(|(name, saved)| (name.clone(), Arc::clone(saved))));
         }
-        self.flight = Some(Flight { ids, routes });
+        self.flight = Some(Flight { of: base.version.clone(), ids, routes });
         (settled, Some(commit))
     }
 
     /// The store has the commit that was under way.
     pub fn committed(&mut self, version: Version) -> Settled {
         let mut settled = Settled::default();
-        let Some(Flight { ids, routes }) = self.flight.take() else { return settled };
+        let Some(Flight { ids, routes, .. }) = self.flight.take() else { return settled };
         let base = self.base.get_or_insert_default();
         // It may have been heard of before, and of what came after it.
         if base.version.as_ref().is_none_or(|known| version.is_later_than(known)) {
@@ -327,8 +329,15 @@ impl Shared {
 
     /// The store has something else than the commit that was under way. The routes that are other than was known.
     pub fn conflict(&mut self, snapshot: Snapshot) -> BTreeSet<RouteName> {
-        self.flight = None;
-        self.take(snapshot)
+        let of = self.flight.take().and_then(|flight| flight.of);
+        let known = self.base.as_ref().and_then(|base| base.version.clone());
+        match (&known, &snapshot.version) {
+            // Something newer was heard of meanwhile. But a store that was set back is as it says.
+            (Some(known), Some(read)) if Some(known) != of.as_ref() && !read.is_later_than(known) => {
+                BTreeSet::new()
+            }
+            _ => self.take(snapshot),
+        }
     }
 
     /// The commit that was under way failed, or nobody knows.

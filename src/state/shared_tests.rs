@@ -380,3 +380,22 @@ fn versions_are_numbers_that_grow_and_old_news_is_none() {
     assert_eq!(replica.shared.heard(before), (BTreeSet::new(), BTreeSet::new()));
     assert_eq!(replica.shared.route(&shop()).unwrap().weights["v2"].to_string(), "9");
 }
+
+#[test]
+fn a_store_that_was_set_back_is_followed_once_that_is_known() {
+    let mut server = Server::default();
+    let mut replica = settled(&mut server);
+    for share in [2, 3] {
+        let set = BTreeMap::from([("v2".to_owned(), Share::from_millionths(share * 10_000).unwrap())]);
+        replica.shared.propose(shop(), Proposal::Set(set), by("a"));
+        quiet(&mut server, std::slice::from_mut(&mut replica));
+    }
+    // A backup of the API server's database.
+    let before = server.past[1].clone();
+    (server.version, server.routes) = (2, before.routes);
+    let set = BTreeMap::from([("v2".to_owned(), "7".parse().unwrap())]);
+    replica.shared.propose(shop(), Proposal::Set(set), by("b"));
+    quiet(&mut server, std::slice::from_mut(&mut replica));
+    assert_eq!(at(&server), ("7".to_owned(), 3));
+    assert_eq!(replica.shared.route(&shop()), server.routes.get(&shop()));
+}

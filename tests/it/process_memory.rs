@@ -14,8 +14,8 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::support::http::Client;
-use crate::support::many_files;
 use crate::support::process::Process;
+use crate::support::{eventually, many_files};
 
 const MIB: usize = 1 << 20;
 /// What the router has, in MiB.
@@ -33,12 +33,22 @@ const HEAD: usize = 60 * 1024;
 /// How long all of a round may take on a slow and busy machine.
 const LONG: Duration = Duration::from_secs(120);
 
+/// What a pod has done.
+#[derive(Default)]
+struct Moved {
+    /// How many bytes of bodies it was sent.
+    taken: AtomicU64,
+    /// How many large bodies it has begun to send, and how many bytes of them.
+    begun: AtomicU64,
+    sent: AtomicU64,
+}
+
 /// A pod that takes what it is sent, and says how much that was; `/down` it answers with a large body.
-async fn pod() -> (std::net::SocketAddr, Arc<AtomicU64>) {
+async fn pod() -> (std::net::SocketAddr, Arc<Moved>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let taken = Arc::<AtomicU64>::default();
-    let count = Arc::clone(&taken);
+    let moved = Arc::<Moved>::default();
+    let count = Arc::clone(&moved);
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let count = Arc::clone(&count);
@@ -46,10 +56,11 @@ async fn pod() -> (std::net::SocketAddr, Arc<AtomicU64>) {
             tokio::spawn(async move { serve(socket, &count).await });
         }
     });
-    (address, taken)
+    (address, moved)
 }
 
-async fn serve(mut socket: TcpStream, taken: &AtomicU64) -> Option<()> {
+async fn serve(mut socket: TcpStream, moved: &Moved) -> Option<()> {
+    let taken = &moved.taken;
     let (mut buffer, piece) = (Vec::new(), vec![b'x'; 64 * 1024]);
     loop {
         let end = loop {
@@ -80,9 +91,11 @@ async fn serve(mut socket: TcpStream, taken: &AtomicU64) -> Option<()> {
         let mut body = if head.starts_with("get /down ") { BODY } else { 0 };
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n\r\n");
         socket.write_all(answer.as_bytes()).await.ok()?;
+        moved.begun.fetch_add(u64::from(body > 0), Ordering::Relaxed);
         while body > 0 {
-            socket.write_all(&piece).await.ok()?;
-            body -= piece.len();
+            let sent = socket.write(&piece[..piece.len().min(body)]).await.ok()?;
+            moved.sent.fetch_add(sent as u64, Ordering::Relaxed);
+            body -= sent;
         }
     }
 }
@@ -117,11 +130,10 @@ async fn upload(mut socket: TcpStream) {
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&answer));
 }
 
-/// Asks for a large body, and takes it when all the others have asked too and the router has had time to fill what it fills.
-async fn download(mut socket: TcpStream, asked: Arc<Barrier>) {
+/// Asks for a large body, and takes it when all the others have asked too and the router has filled what it fills.
+async fn download(mut socket: TcpStream, full: Arc<Barrier>) {
     socket.write_all(b"GET /down HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
-    asked.wait().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    full.wait().await;
     let (mut got, mut buffer) = (0, vec![0; 64 * 1024]);
     loop {
         match socket.read(&mut buffer).await.unwrap() {
@@ -130,6 +142,20 @@ async fn download(mut socket: TcpStream, asked: Arc<Barrier>) {
         }
     }
     assert!(got > BODY && got < BODY + 4096, "{got}");
+}
+
+/// Waits until all large bodies, of which there were `before`, have begun, and no more of them is taken: no byte in a number of looks.
+async fn until_full(moved: &Moved, before: u64) {
+    const LOOKS: u32 = 20;
+    let (mut last, mut same) = (0, 0);
+    eventually("no more of the large bodies is taken", || {
+        let begun = moved.begun.load(Ordering::Relaxed) - before;
+        let sent = moved.sent.load(Ordering::Relaxed);
+        same = if begun == HEAVY as u64 && sent == last { same + 1 } else { 0 };
+        last = sent;
+        (same >= LOOKS).then_some(())
+    })
+    .await;
 }
 
 /// Sends a large head, its end only when all the others have sent theirs.
@@ -178,7 +204,7 @@ async fn crowd(process: &Process, size: usize) -> Vec<Client> {
 }
 
 /// Large heads, large bodies up and large bodies down, while others keep their connections.
-async fn large_requests(process: &Process, taken: &AtomicU64, what: &str) {
+async fn large_requests(process: &Process, moved: &Moved, what: &str) {
     let mut others = crowd(process, OTHERS).await;
     let mut memory = vec![process.memory()];
     let (barrier, mut tasks) = (Arc::new(Barrier::new(HEAVY)), JoinSet::new());
@@ -187,17 +213,21 @@ async fn large_requests(process: &Process, taken: &AtomicU64, what: &str) {
     }
     all(tasks).await;
     memory.push(process.memory());
-    let (before, mut tasks) = (taken.load(Ordering::Relaxed), JoinSet::new());
+    let (before, mut tasks) = (moved.taken.load(Ordering::Relaxed), JoinSet::new());
     for _ in 0..HEAVY {
         tasks.spawn(upload(TcpStream::connect(process.web).await.unwrap()));
     }
     all(tasks).await;
-    assert_eq!(taken.load(Ordering::Relaxed) - before, (HEAVY * BODY) as u64);
+    assert_eq!(moved.taken.load(Ordering::Relaxed) - before, (HEAVY * BODY) as u64);
     memory.push(process.memory());
-    let (barrier, mut tasks) = (Arc::new(Barrier::new(HEAVY)), JoinSet::new());
+    // Beside those who ask there is one who says when.
+    let (full, mut tasks) = (Arc::new(Barrier::new(HEAVY + 1)), JoinSet::new());
+    let before = moved.begun.load(Ordering::Relaxed);
     for _ in 0..HEAVY {
-        tasks.spawn(download(TcpStream::connect(process.web).await.unwrap(), Arc::clone(&barrier)));
+        tasks.spawn(download(TcpStream::connect(process.web).await.unwrap(), Arc::clone(&full)));
     }
+    until_full(moved, before).await;
+    full.wait().await;
     all(tasks).await;
     memory.push(process.memory());
     println!(
@@ -329,7 +359,7 @@ async fn inside(group: &MemoryGroup, config: &Path, does: impl AsyncFnOnce(&Proc
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_and_large_requests_fit_into_64_mib() {
     let folder = tempfile::tempdir().unwrap();
-    let (pod, taken) = pod().await;
+    let (pod, moved) = pod().await;
     let config = write_config(folder.path(), pod);
     let group = match MemoryGroup::new(MEMORY * MIB) {
         Ok(group) => group,
@@ -341,13 +371,13 @@ async fn a_crowd_and_large_requests_fit_into_64_mib() {
                  {MAPPED} MiB of what is mapped"
             );
             let process = limited(&config).await;
-            large_requests(&process, &taken, &format!("{MAPPED} MiB mapped")).await;
+            large_requests(&process, &moved, &format!("{MAPPED} MiB mapped")).await;
             return end(process).await;
         }
     };
     inside(&group, &config, crowds).await;
     inside(&group, &config, async |process: &Process, what: &str| {
-        large_requests(process, &taken, what).await;
+        large_requests(process, &moved, what).await;
     })
     .await;
     let path = group.0.clone();

@@ -303,6 +303,8 @@ async fn s5_5_a_canary_is_taken_back_also_by_a_replica_that_is_cut_off() {
     assert_eq!(near.weight().await, 10.0, "which nobody could tell it");
     let status = far.process.client(&["status"]).done();
     assert!(status.contains("not shared with the other replicas"), "{status}");
+    assert!(status.contains("\nReplicas: serinus-1 (this one"), "{status}");
+    println!("{status}");
     far.relay.mend();
     assert_eq!(group.agree().await, 0.0);
     assert_eq!((near.phase().await, far.phase().await), ("aborted".to_owned(), "aborted".to_owned()));

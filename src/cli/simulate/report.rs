@@ -9,7 +9,7 @@ use crate::cli::text::{align_right, percent, plain, table, write_table};
 use crate::model::{RolloutSpec, RouteSpec, Share};
 use crate::simulation::{Ending, Interval, Played, exact_interval};
 
-use super::SimulateArgs;
+use super::{Dealt, SimulateArgs};
 
 /// How sure the bounds are: wrong once in twenty.
 const DOUBT: f64 = 0.05;
@@ -22,6 +22,9 @@ pub(super) struct Report {
     version: String,
     stable: String,
     rps: f64,
+    /// `users` or `requests`: what is dealt out to the versions, and why it is that.
+    dealt_out: &'static str,
+    dealt_out_because: &'static str,
     runs: u64,
     seed: u64,
     /// Percent.
@@ -89,8 +92,8 @@ struct Spread {
 impl Report {
     pub(super) fn new(
         args: &SimulateArgs,
-        route: &RouteSpec,
-        spec: &RolloutSpec,
+        (route, spec): (&RouteSpec, &RolloutSpec),
+        dealt: Dealt,
         worse: &[Played],
         no_worse: &[Played],
     ) -> Self {
@@ -101,6 +104,8 @@ impl Report {
             version: spec.canary.to_string(),
             stable: route.versions.first().map(|stable| stable.name.to_string()).unwrap_or_default(),
             rps: args.rps,
+            dealt_out: if dealt.users { "users" } else { "requests" },
+            dealt_out_because: dealt.why,
             runs: args.runs,
             seed: args.seed,
             errors: Errors { stable: 100.0 * args.stable_error.0, canary: 100.0 * args.canary_error.0 },
@@ -156,7 +161,8 @@ fn spread(played: &[Played], ending: Ending, of: impl Fn(&Played) -> Option<f64>
 pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let Report { runs, rps, seed, .. } = report;
     let (route, version, stable) = (plain(&report.route), plain(&report.version), plain(&report.stable));
-    writeln!(out, "route {route}: {runs} rollouts of {version} at {rps} requests/s (seed {seed})\n")?;
+    writeln!(out, "route {route}: {runs} rollouts of {version} at {rps} requests/s (seed {seed})")?;
+    writeln!(out, "the weights deal out {} ({})\n", report.dealt_out, report.dealt_out_because)?;
     let Worse { caught, succeeded, undecided, .. } = report.worse;
     writeln!(
         out,

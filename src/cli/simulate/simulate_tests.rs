@@ -56,6 +56,35 @@ fn a_bad_version_is_caught_and_a_good_one_is_not() {
 }
 
 #[test]
+fn s5_3_users_are_dealt_out_where_the_route_does_so() {
+    let by_user = &CONFIG.replace("    rollout:", "    cohort: {header: X-User}\n    rollout:");
+    let args = ["--users", "50", "--canary-error", "50%", "--runs", "20", "-o", "json"];
+    let play = |config: &str, more: &[&str]| {
+        let said = run(config, &[&args[..], more].concat()).unwrap();
+        let mut said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let unit = ["dealtOut", "dealtOutBecause"].map(|key| said[key].take().as_str().unwrap().to_owned());
+        (unit.join(": "), said)
+    };
+    let (unit, users) = play(by_user, &[]);
+    assert_eq!(unit, "users: the route has a `cohort`");
+    let (unit, requests) = play(CONFIG, &[]);
+    assert_eq!(unit, "requests: the route has no `cohort`");
+    assert_ne!(users, requests, "of 50 users 2 or 3 are the canary's, and each counts once");
+    assert_eq!(play(CONFIG, &["--by-user"]), ("users: --by-user".to_owned(), users.clone()));
+    assert_eq!(play(CONFIG, &["--by-user=true"]).1, users);
+    assert_eq!(play(by_user, &["--by-user=false"]), ("requests: --by-user=false".to_owned(), requests));
+    let text = run(by_user, &["--users", "50", "--runs", "1"]).unwrap();
+    assert!(text.contains("\nthe weights deal out users (the route has a `cohort`)\n"), "{text}");
+    let without = run(by_user, &["--runs", "1"]).unwrap_err();
+    assert_eq!(
+        without.to_string(),
+        "users of route shop are dealt out to its versions, not requests (the route has a `cohort`): say how many there are with \
+         --users, or deal out requests with --by-user=false"
+    );
+    assert_eq!(without.exit_status(), 2);
+}
+
+#[test]
 fn what_cannot_be_simulated_is_said() {
     let slow = "--canary-slow";
     for (args, status, wanted) in [
@@ -66,7 +95,8 @@ fn what_cannot_be_simulated_is_said() {
         (vec!["--canary-error", "101%"], 2, "write a percentage from 0 to 100"),
         (vec!["--canary-error", "NaN"], 2, "write a percentage from 0 to 100"),
         (vec!["--rps", "0"], 2, "from 0.001 to 1000000"),
-        (vec!["--by-user"], 2, "--users"),
+        (vec!["--by-user"], 2, "(--by-user): say how many there are with --users"),
+        (vec!["--by-user=perhaps"], 2, "--by-user"),
         (vec!["--rps", "1000000", "--runs", "1000000"], 1, "ask for fewer --runs (up to 199)"),
         (vec!["--rps", "0.001"], 1, "longer than the 30 that can be simulated"),
     ] {

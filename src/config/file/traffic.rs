@@ -106,7 +106,7 @@ object! {
 object! {
     /// Always the same pod for the same key.
     BalanceFile "balance", later [] {
-        /// What the key is: `clientIp`, or a header or cookie. A request without that header or cookie goes
+        /// What the key is: `clientIp`, or a header or cookie. A request without that header or cookie, or with an empty one, goes
         /// as by `leastRequest`.
         required "hash" hash: HashKey, example = "clientIp";
     }

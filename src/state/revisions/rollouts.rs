@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::{RolloutSpec, RouteSpec, Share, Timestamp, VersionName};
-use crate::rollout::{Asked, Rollout, Transition};
+use crate::rollout::{Asked, PausedBy, Phase, Rollout, Transition};
 
 use super::{Outcome, RouteWeights, Source, WeightsError};
 use crate::state::shared::Proposal;
@@ -24,6 +24,12 @@ pub(super) fn give(split: &mut [(VersionName, Share)], version: &VersionName, sh
     if let Some((_, stable)) = split.first_mut() {
         *stable = Share::from_millionths(left).unwrap_or_default();
     }
+}
+
+/// A version with a share that is neither stable nor the canary.
+fn third<'a>(split: &'a [(VersionName, Share)], canary: &VersionName) -> Option<&'a VersionName> {
+    let mut others = split.iter().skip(1).filter(|(name, _)| name != canary);
+    others.find(|(_, share)| *share > Share::ZERO).map(|(name, _)| name)
 }
 
 impl RouteWeights {
@@ -94,7 +100,7 @@ impl RouteWeights {
         self.expect(&request)?;
         let rollout = spec.rollout.as_ref().ok_or_else(|| WeightsError::NoRollout(spec.name.clone()))?;
         let transition = Rollout::ask(self.rollout.as_ref(), rollout, asked)?;
-        if matches!(transition, Transition::Step { .. }) {
+        if matches!(transition, Transition::Step { .. } | Transition::Succeed(_)) {
             self.only_two(spec, rollout)?;
         }
         if let (Some(reason), Some(words)) = (request.reason.take(), transition.reason()) {
@@ -170,9 +176,55 @@ impl RouteWeights {
     /// Another version with a share would make the two of a rollout hard to compare.
     fn only_two(&self, spec: &RouteSpec, rollout: &RolloutSpec) -> Result<(), WeightsError> {
         let (split, _) = self.fitted(spec);
-        let third =
-            split.iter().skip(1).find(|(name, share)| *share > Share::ZERO && *name != rollout.canary);
-        third.map_or(Ok(()), |(name, _)| Err(WeightsError::ThirdVersion(name.clone())))
+        third(&split, &rollout.canary).map_or(Ok(()), |name| Err(WeightsError::ThirdVersion(name.clone())))
+    }
+
+    /// Weights that somebody sets while a rollout is under way: the latest change wins, and the rollout waits. It also waits
+    /// where a third version has a share, from wherever that came (the file, a saved state): without evidence its step would
+    /// wait for ever, and say nothing of why.
+    pub(super) fn change_by_hand(&mut self, split: Vec<(VersionName, Share)>, request: Request) -> Outcome {
+        let (at, again) = (request.at, request.clone());
+        let outcome = self.change_to(split, request);
+        let open = |rollout: &&mut Rollout| {
+            matches!(rollout.phase, Phase::Running | Phase::Paused(PausedBy::Weights))
+        };
+        let Some(rollout) = self.rollout.as_mut().filter(open) else { return outcome };
+        let words = match (third(&self.split, &rollout.version), outcome) {
+            (Some(third), _) => format!("paused: {}", WeightsError::ThirdVersion(third.clone())),
+            (None, Outcome::Changed) => {
+                "paused: somebody set the weights; `rollout resume` goes back to those of the step".to_owned()
+            }
+            (None, Outcome::Unchanged) => return outcome,
+        };
+        if rollout.phase != Phase::Running && rollout.reason == words {
+            return outcome;
+        }
+        rollout.become_of(&Transition::Pause(PausedBy::Weights, words.clone()), at);
+        if outcome == Outcome::Unchanged {
+            // A transition is a revision, also where the weights stay.
+            self.revise(self.split.clone(), Request { reason: Some(words), ..again });
+        }
+        Outcome::Changed
+    }
+
+    /// While a rollout is under way, no third version gets a share, or a larger one; what it has may be taken from it.
+    pub(super) fn no_more_for_a_third(
+        &self,
+        spec: &RouteSpec,
+        split: &[(VersionName, Share)],
+    ) -> Result<(), WeightsError> {
+        let Some(rollout) = self.rollout.as_ref().filter(|rollout| rollout.phase.is_active()) else {
+            return Ok(());
+        };
+        let (now, _) = self.fitted(spec);
+        let more = split
+            .iter()
+            .zip(&now)
+            .skip(1)
+            .find(|((name, share), (_, has))| *name != rollout.version && share > has);
+        more.map_or(Ok(()), |((name, _), _)| {
+            Err(WeightsError::ThirdMeanwhile { third: name.clone(), canary: rollout.version.clone() })
+        })
     }
 
     fn go(

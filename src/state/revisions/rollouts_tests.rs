@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{BackendRef, Guard, OnEmpty, OnFail, RolloutStep, ServiceKey, VersionSpec};
-use crate::rollout::{PausedBy, Phase};
+use crate::model::{BackendRef, Guard, OnEmpty, OnFail, Revision, RolloutStep, ServiceKey, VersionSpec};
 use crate::state::{Desired, SavedState};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -54,6 +53,17 @@ fn weights(desired: &Desired) -> &RouteWeights {
     desired.weights(&"shop".parse().unwrap()).unwrap()
 }
 
+/// `spec` with a weight for v3 in the file.
+fn with_third(canary: &str, steps: &[&str], weight: &str, third: &str) -> RouteSpec {
+    let mut spec = spec(canary, steps, weight);
+    spec.versions[2].weight = Some(third.parse().unwrap());
+    spec
+}
+
+fn reason(desired: &Desired) -> &str {
+    &weights(desired).rollout().unwrap().reason
+}
+
 /// Whether it begins by itself, now that pods are ready; and so it does.
 fn begins(desired: &mut Desired) -> bool {
     !desired.change("shop", &Proposal::Begin, by_itself()).unwrap().is_empty()
@@ -68,14 +78,20 @@ fn phase(desired: &Desired) -> Phase {
 }
 
 fn ask(desired: &mut Desired, asked: Asked) -> Result<(), WeightsError> {
-    let request = Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER };
-    desired.change("shop", &Proposal::Ask(asked), request).map(drop)
+    desired.change("shop", &Proposal::Ask(asked), request()).map(drop)
+}
+
+fn request() -> Request {
+    Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER }
+}
+
+fn try_set(desired: &mut Desired, version: &str, share: &str) -> Result<(), WeightsError> {
+    let asked = [(version.to_owned(), share.parse().unwrap())].into();
+    desired.set_weights("shop", &asked, request()).map(drop)
 }
 
 fn set(desired: &mut Desired, version: &str, share: &str) {
-    let request = Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER };
-    let asked = [(version.to_owned(), share.parse().unwrap())].into();
-    desired.set_weights("shop", &asked, request).unwrap();
+    try_set(desired, version, share).unwrap();
 }
 
 /// The shares, and the last reason.
@@ -155,15 +171,108 @@ fn a_config_with_fewer_steps_ends_it_and_weights_in_the_file_win() {
     assert_eq!((phase(&desired), show(&desired).as_str()), (Phase::Aborted, "v1=93 v2=7 v3=0 "));
 }
 
+/// What a rollout says that cannot go on beside a third version.
+const THIRD: &str = "a rollout compares two versions, and v3 has a share too: set its weight to 0 first";
+
 #[test]
-fn a_version_with_a_share_of_its_own_keeps_it_when_the_canary_is_taken_back() {
-    let mut desired = desired(spec("v2", &["90", "100"], "0"));
+fn while_a_rollout_is_under_way_no_third_version_is_given_a_share() {
+    let mut desired = desired(spec("v2", &["10", "100"], "0"));
+    set(&mut desired, "v3", "5");
+    set(&mut desired, "v3", "0");
     ask(&mut desired, Asked::Start).unwrap();
-    set(&mut desired, "v3", "4");
+    for paused in [false, true] {
+        if paused {
+            ask(&mut desired, Asked::Pause).unwrap();
+        }
+        let before = (show(&desired), phase(&desired));
+        let refused = try_set(&mut desired, "v3", "0.0001").unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "the weights were not changed: a rollout of v2 is under way, which compares two versions, and v3 would get a \
+             share too: end it with `rollout abort` first"
+        );
+        let refused = desired.change("shop", &Proposal::Undo(Some(Revision(2))), request()).unwrap_err();
+        assert!(matches!(refused, WeightsError::ThirdMeanwhile { .. }), "{refused}");
+        assert_eq!((show(&desired), phase(&desired)), before);
+    }
+    // Those of the two are anybody's to set, and undo goes back to them.
+    set(&mut desired, "v2", "20");
+    desired.change("shop", &Proposal::Undo(None), request()).unwrap();
+    assert!(show(&desired).starts_with("v1=90 v2=10 v3=0"), "{}", show(&desired));
+    ask(&mut desired, Asked::Abort).unwrap();
+    set(&mut desired, "v3", "5");
+}
+
+#[test]
+fn a_config_that_gives_a_third_a_share_wins_and_the_rollout_says_why_it_waits() {
+    let mut desired = desired(spec("v2", &["10", "100"], "0"));
+    ask(&mut desired, Asked::Start).unwrap();
+    desired.set_routes(vec![with_third("v2", &["10", "100"], "8", "4")], None, LATER);
+    assert_eq!(show(&desired), "v1=88 v2=8 v3=4 ");
     assert_eq!(phase(&desired), Phase::Paused(PausedBy::Weights));
-    assert!(matches!(ask(&mut desired, Asked::Resume), Err(WeightsError::ThirdVersion(_))));
+    assert_eq!(reason(&desired), format!("paused: {THIRD}"));
+    for asked in [Asked::Resume, Asked::Promote, Asked::PromoteFull] {
+        assert_eq!(ask(&mut desired, asked).unwrap_err().to_string(), THIRD, "{asked:?}");
+    }
+    // It may lose some, or all, and the others may have more; not itself.
+    set(&mut desired, "v3", "3");
+    set(&mut desired, "v2", "9");
+    assert!(matches!(try_set(&mut desired, "v3", "5"), Err(WeightsError::ThirdMeanwhile { .. })));
+    assert_eq!(reason(&desired), format!("paused: {THIRD}"));
+    set(&mut desired, "v3", "0");
+    assert_eq!(
+        reason(&desired),
+        "paused: somebody set the weights; `rollout resume` goes back to those of the step"
+    );
+    ask(&mut desired, Asked::Resume).unwrap();
+    assert_eq!(
+        (phase(&desired), show(&desired).as_str()),
+        (Phase::Running, "v1=90 v2=10 v3=0 resumed: step 1 of 2")
+    );
+}
+
+#[test]
+fn the_last_step_does_not_end_well_beside_a_third() {
+    let mut desired = desired(spec("v2", &["10"], "0"));
+    ask(&mut desired, Asked::Start).unwrap();
+    desired.set_routes(vec![with_third("v2", &["10"], "0", "4")], None, LATER);
+    assert_eq!(ask(&mut desired, Asked::Promote).unwrap_err().to_string(), THIRD);
+    set(&mut desired, "v3", "0");
+    ask(&mut desired, Asked::Promote).unwrap();
+    assert_eq!(phase(&desired), Phase::Succeeded);
+}
+
+#[test]
+fn what_paused_a_rollout_before_a_third_came_is_still_said() {
+    let mut desired = desired(spec("v2", &["10", "100"], "0"));
+    ask(&mut desired, Asked::Start).unwrap();
+    ask(&mut desired, Asked::Pause).unwrap();
+    desired.set_routes(vec![with_third("v2", &["10", "100"], "0", "4")], None, LATER);
+    assert_eq!((phase(&desired), reason(&desired)), (Phase::Paused(PausedBy::Somebody), "paused"));
+    assert_eq!(ask(&mut desired, Asked::Resume).unwrap_err().to_string(), THIRD);
     ask(&mut desired, Asked::Abort).unwrap();
     assert_eq!(show(&desired), "v1=96 v2=0 v3=4 aborted");
+}
+
+#[test]
+fn a_saved_rollout_that_ran_beside_a_third_waits_and_says_why() {
+    let shop = || spec("v2", &["10", "100"], "0");
+    let mut desired = desired(shop());
+    ask(&mut desired, Asked::Start).unwrap();
+    // As a version before this one left it, or somebody's hand.
+    let mut saved = serde_json::to_value(desired.to_saved()).unwrap();
+    saved["routes"]["shop"]["weights"] = serde_json::json!({"v1": 80, "v2": 10, "v3": 10});
+    let mut after = Desired::restored(serde_json::from_value::<SavedState>(saved).unwrap());
+    after.set_routes(vec![shop()], None, LATER);
+    assert_eq!(show(&after), format!("v1=80 v2=10 v3=10 paused: {THIRD}"));
+    assert_eq!(
+        (phase(&after), reason(&after)),
+        (Phase::Paused(PausedBy::Weights), format!("paused: {THIRD}").as_str())
+    );
+    // Once is enough.
+    let revision = weights(&after).revision();
+    let after = restarted(&mut after, shop());
+    assert_eq!((weights(&after).revision(), phase(&after)), (revision, Phase::Paused(PausedBy::Weights)));
 }
 
 #[test]
@@ -171,13 +280,11 @@ fn undo_passes_over_revisions_that_left_the_weights() {
     let mut desired = desired(spec("v2", &["10"], "0"));
     ask(&mut desired, Asked::Start).unwrap();
     ask(&mut desired, Asked::Pause).unwrap();
-    let request = Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER };
-    desired.change("shop", &Proposal::Undo(None), request).unwrap();
+    desired.change("shop", &Proposal::Undo(None), request()).unwrap();
     assert_eq!(show(&desired), "v1=100 v2=0 v3=0 undo to revision 1");
     let mut same = self::desired(spec("v2", &["10"], "0"));
-    let request = Request { source: Source::Admin, who: None, reason: None, expected: None, at: LATER };
     assert!(matches!(
-        same.change("shop", &Proposal::Undo(None), request),
+        same.change("shop", &Proposal::Undo(None), request()),
         Err(WeightsError::NothingToUndo(_))
     ));
 }

@@ -85,8 +85,12 @@ impl Shop {
 
     /// Writes the config as whoever changes it does, in one step.
     fn write(&self, rollout: Option<&str>, with_canary: bool) {
+        self.put(&self.config(rollout, with_canary, ""));
+    }
+
+    fn put(&self, config: &str) {
         let new = self.folder.path().join("new.yaml");
-        std::fs::write(&new, self.config(rollout, with_canary, "")).unwrap();
+        std::fs::write(&new, config).unwrap();
         std::fs::rename(new, self.file()).unwrap();
     }
 

@@ -3,8 +3,10 @@
 use serinus::model::Counts;
 use serinus::rollout::{PausedBy, Phase};
 
-use super::{LONG, SHORT, Shop, Traffic};
+use super::{LONG, Running, SHORT, Shop, Traffic};
 use crate::support::eventually;
+use crate::support::http::Client;
+use crate::support::stack::start_router;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_canary_comes_to_the_end() {
@@ -39,6 +41,44 @@ async fn a_good_canary_comes_to_the_end() {
         assert!(metrics.contains(sample), "{sample} in {metrics}");
     }
     drop(traffic);
+    router.stop().await;
+}
+
+/// Sends a request of each of these users, so many times.
+async fn come(router: &Running, users: std::ops::Range<u32>, times: u32) {
+    let mut client = Client::new(router.web());
+    for user in users.flat_map(|user| std::iter::repeat_n(user, times as usize)) {
+        let request = format!("GET / HTTP/1.1\r\nHost: shop.example.com\r\nX-User: user-{user}\r\n\r\n");
+        client.raw(request.as_bytes()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s5_3_a_user_who_fails_again_and_again_counts_once() {
+    let shop = Shop::new().await;
+    let rollout = "{steps: [{weight: 50, hold: 1h}]}";
+    shop.put(&shop.config(Some(rollout), true, "    cohort: {header: X-User, salt: s}\n"));
+    let router = Running(start_router(shop.file()).await);
+    router.does("start").await;
+    shop.canary.set_failing(true);
+    // Of two users one is the canary's, whatever the request.
+    let (mut user, mut met) = (0, 0);
+    while met == 0 {
+        user += 1;
+        come(&router, user..user + 1, 1).await;
+        met = eventually("it is counted", || {
+            let total = router.view()?.findings.total;
+            (total.stable.requests + total.canary.requests == u64::from(user)).then_some(total.canary.errors)
+        })
+        .await;
+    }
+    // Every second one fails.
+    come(&router, user..user + 1, 300).await;
+    let view = router.until("all of it is seen", |view| view.findings.total.canary.requests == 301).await;
+    assert_eq!((view.rollout.phase, view.findings.total.canary.errors), (Phase::Running, 151));
+    // Had requests been dealt out, a dozen of them would have been enough. Other users count.
+    come(&router, 1_000..1_100, 1).await;
+    router.until_phase(Phase::RolledBack).await;
     router.stop().await;
 }
 

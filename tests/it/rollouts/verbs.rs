@@ -161,6 +161,44 @@ async fn weights_by_hand_and_undo_pause_it_and_resume_goes_back_to_the_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_third_version_gets_no_share_meanwhile_but_from_the_file_and_that_is_told() {
+    let shop = Shop::new().await;
+    let router = shop.start(LONG).await;
+    set_weight(&router.0, "shop", r#"{"v3": 2}"#).await;
+    set_weight(&router.0, "shop", r#"{"v3": 0}"#).await;
+    router.does("start").await;
+    let put = "PUT /api/v1/routes/shop/weights";
+    for (line, body) in
+        [(put, json!({"weights": {"v3": 1}})), ("POST /api/v1/routes/shop/undo", json!({"toRevision": 2}))]
+    {
+        let (status, said) = router.call(line, "", &body).await;
+        assert_eq!(
+            (status, said["type"].as_str()),
+            (409, Some("urn:serinus:problem:third-version")),
+            "{said}"
+        );
+        assert!(said["detail"].as_str().unwrap().contains("`rollout abort` first"), "{said}");
+    }
+    assert_eq!((weight(&router).await, revision(&router).await), (10.0, 4));
+    assert_eq!(router.view().unwrap().rollout.phase, Phase::Running);
+    // The file wins, and `status` says what the rollout waits for.
+    let text = shop.config(Some(LONG), true, "");
+    shop.put(&text.replace("{name: v3,", "{name: v3, weight: 5,"));
+    let paused = router.until_phase(Phase::Paused(PausedBy::Weights)).await;
+    let words = "v3 has a share too: set its weight to 0 first";
+    assert!(paused.rollout.reason.contains(words), "{}", paused.rollout.reason);
+    let route = router.get("/api/v1/routes/shop").await;
+    assert_eq!((&route["versions"][2]["weight"], &route["rollout"]["phase"]), (&json!(5), &json!("paused")));
+    router.refuses(json!({"action": "resume"}), 409, words).await;
+    router.refuses(json!({"action": "promote"}), 409, words).await;
+    router.refuses(json!({"action": "promote", "full": true}), 409, words).await;
+    assert_eq!(set_weight(&router.0, "shop", r#"{"v3": 0}"#).await.status, 200);
+    router.does("resume").await;
+    assert_eq!((weight(&router).await, router.view().unwrap().rollout.phase), (10.0, Phase::Running));
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_config_that_drops_the_rollout_takes_the_canary_back() {
     let shop = Shop::new().await;
     let router = shop.start(LONG).await;
