@@ -117,26 +117,25 @@ impl Keeper {
     }
 
     async fn take(&mut self, event: WatchEvent) {
-        let now = Instant::now();
-        match event {
-            WatchEvent::Lease(news) => {
-                self.heard = now;
-                match news {
-                    LeaseNews::All(records) => {
-                        let mut before = std::mem::take(&mut self.seen);
-                        for record in records {
-                            let name = Arc::clone(&record.name);
-                            let seen = see(before.remove(&name), record, now);
-                            self.seen.insert(name, seen);
-                        }
-                        self.listed = true;
-                    }
-                    LeaseNews::One(record) => self.see(record, now),
-                    LeaseNews::Gone(name) => drop(self.seen.remove(&name)),
-                }
-            }
+        let WatchEvent::Lease(news) = event else {
             // Trouble, and what does not decode.
-            other => drop(self.out.send(other).await),
+            drop(self.out.send(event).await);
+            return;
+        };
+        let now = Instant::now();
+        self.heard = now;
+        match news {
+            LeaseNews::All(records) => {
+                let mut before = std::mem::take(&mut self.seen);
+                for record in records {
+                    let name = Arc::clone(&record.name);
+                    let seen = see(before.remove(&name), record, now);
+                    self.seen.insert(name, seen);
+                }
+                self.listed = true;
+            }
+            LeaseNews::One(record) => self.see(record, now),
+            LeaseNews::Gone(name) => drop(self.seen.remove(&name)),
         }
     }
 

@@ -43,16 +43,14 @@ enum Failure {
 
 impl Failure {
     fn of(error: &kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => match status.code {
-                404 | 409 => Self::Conflict,
-                401 => Self::Unauthorized,
-                413 => Self::TooLarge,
-                422 if status.message.contains("Too long") => Self::TooLarge,
-                403 => Self::Other(format!("{} (403): bind the Role of deploy/base", status.message)),
-                code => Self::Other(format!("{} ({code})", status.message)),
-            },
-            error => Self::Other(chain(error)),
+        let kube::Error::Api(status) = error else { return Self::Other(chain(error)) };
+        match status.code {
+            404 | 409 => Self::Conflict,
+            401 => Self::Unauthorized,
+            413 => Self::TooLarge,
+            422 if status.message.contains("Too long") => Self::TooLarge,
+            403 => Self::Other(format!("{} (403): bind the Role of deploy/base", status.message)),
+            code => Self::Other(format!("{} ({code})", status.message)),
         }
     }
 }
