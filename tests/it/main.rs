@@ -45,6 +45,8 @@ mod rolling;
 #[cfg(test)]
 mod rollouts;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod seeds;
 #[cfg(test)]
 mod simulation;

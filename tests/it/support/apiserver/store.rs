@@ -254,7 +254,8 @@ impl Store {
 
     /// What a watch at version `since` has to hear, as (type, object), and the version it is then at.
     pub(crate) fn since(&self, filter: &Filter, since: u64) -> (Vec<(&'static str, Value)>, u64) {
-        let changes = self.history.iter().filter(|c| c.version > since && c.resource == filter.resource);
+        let first = self.history.partition_point(|change| change.version <= since);
+        let changes = self.history.iter().skip(first).filter(|change| change.resource == filter.resource);
         let events = changes.filter_map(|change| {
             let matching =
                 |object: &Option<Value>| object.clone().filter(|object| filter.matches(&change.key, object));
