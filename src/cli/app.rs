@@ -384,6 +384,9 @@ fn follow_cluster(
                     control.trouble(namespace, kind, Vec::new()).await
                 }
                 WatchEvent::Store(news) => control.store(news).await,
+                WatchEvent::Refused(problems) => {
+                    control.set_problems("the replicas' Leases", problems).await;
+                }
                 // They have a watch, or somebody, of their own.
                 WatchEvent::Secret { .. } | WatchEvent::Lease(_) => {}
                 WatchEvent::Objects { namespace, kind, problems } => {

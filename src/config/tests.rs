@@ -54,7 +54,7 @@ fn check_route(more: &str, expected: &[&str]) {
 fn the_sample_for_kubernetes_is_what_it_says() {
     let settings = parse("serinus.yaml", KUBERNETES).unwrap();
     assert_eq!(settings.admin.token_file, Some("/var/run/secrets/serinus/admin-token".into()));
-    assert_eq!(settings.state, StateStore::File("/var/lib/serinus/state.json".into()));
+    assert_eq!(settings.state, StateStore::ConfigMap("serinus/serinus-state".parse().unwrap()));
     let Discovery::Kubernetes(kubernetes) = &settings.discovery else { panic!("not Kubernetes") };
     assert_eq!(kubernetes.namespaces, ["web".into()]);
     let [shop, api] = settings.routes.as_slice() else { panic!("not two routes") };

@@ -57,6 +57,11 @@ impl Place {
         }
     }
 
+    /// What an error of a request that is no watch means.
+    pub(super) fn problem(&self, verb: &str, error: &kube::Error) -> Problem {
+        self.asked().problem(verb, error)
+    }
+
     fn request(&self, verb: &str, error: &kube::Error) -> Fault {
         if let kube::Error::Api(status) = error
             && status.code == 410

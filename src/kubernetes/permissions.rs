@@ -33,7 +33,7 @@ const CONFIG_MAPS: Permission = Permission {
 const LEASES: Permission = Permission {
     api_group: "coordination.k8s.io",
     resource: "leases",
-    verbs: &["create", "delete", "list", "patch", "watch"],
+    verbs: &["create", "delete", "get", "list", "patch", "watch"],
 };
 const SERVICES: Permission = Permission { api_group: "", resource: "services", verbs: WATCH };
 const ENDPOINT_SLICES: Permission =

@@ -59,6 +59,8 @@ pub enum WatchEvent {
     Store(StoreNews),
     /// Something about the Leases of the replicas: only the store itself hears it.
     Lease(LeaseNews),
+    /// What the API server refuses of this replica's Leases: all of it, each time that it changes. It has been logged.
+    Refused(Vec<Problem>),
 }
 
 /// What a watch tells of Leases.

@@ -80,7 +80,7 @@ fn waits(rollout: &Rollout, spec: &RolloutSpec, facts: &Facts<'_>, verdict: &Ver
     if let Verdict::Inconclusive(missing) = verdict {
         return Some(missing.clone());
     }
-    (!facts.leads).then(|| "another replica takes the rollout forward".to_owned())
+    (!facts.leads).then(|| "it waits for the replica that takes rollouts forward".to_owned())
 }
 
 #[cfg(test)]

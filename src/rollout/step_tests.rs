@@ -171,7 +171,7 @@ fn s5_5_going_forward_needs_the_lease_and_the_step_to_be_live() {
     let mut world = World::new();
     world.good_minute();
     world.leads = false;
-    stays(&world.go(), "another replica");
+    stays(&world.go(), "waits for the replica that takes rollouts forward");
     (world.leads, world.live) = (true, false);
     stays(&world.go(), "replica serinus-1 does not serve");
     (world.live, world.ready) = (true, false);

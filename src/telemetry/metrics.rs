@@ -203,11 +203,8 @@ impl Telemetry {
         let state_saves =
             counters("serinus_state_saves_total", "Times the state was written, by result.", &["result"])?;
         // There from the start, so that an alert on the first failure sees it grow.
-        for result in [SUCCESS, FAILURE] {
-            reloads.with_label_values(&[result]);
-            state_saves.with_label_values(&[result]);
-        }
-        state_saves.with_label_values(&[CONFLICT]);
+        [SUCCESS, FAILURE].iter().for_each(|result| drop(reloads.with_label_values(&[result])));
+        [SUCCESS, FAILURE, CONFLICT].iter().for_each(|result| drop(state_saves.with_label_values(&[result])));
         Ok(Self {
             generation,
             swaps,

@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::support::process::{say, serinus};
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[test]
@@ -146,10 +148,9 @@ fn volumes_are_what_the_config_reads_and_writes() {
             json!(0o440),
             "{name}: readable by the fsGroup, and by nobody else"
         );
-        let (_, at) = volume("emptyDir");
-        assert_eq!(Path::new(text(&config, "/state/file")).parent(), Some(Path::new(&at)), "{name}");
         let writable = mounts.iter().filter(|m| m.get("readOnly") != Some(&json!(true))).count();
-        assert_eq!(writable, 1, "{name}: only the state is written");
+        assert_eq!(writable, 0, "{name}: nothing is written");
+        assert!(config.pointer("/state/file").is_none(), "{name}: so the state neither");
     }
 }
 
@@ -230,30 +231,43 @@ fn one_pod_may_go_without_the_service_going() {
     }
 }
 
+/// Group, resource and verb.
+type Right = [String; 3];
+
+/// What these permissions are, written as a Role has them.
+fn rights(permissions: &[serinus::kubernetes::Permission]) -> BTreeSet<Right> {
+    let verbs = permissions
+        .iter()
+        .flat_map(|p| p.verbs.iter().map(|verb| [p.api_group, p.resource, verb].map(str::to_owned)));
+    verbs.collect()
+}
+
+/// What a rule grants.
+fn granted(rule: &Value) -> BTreeSet<Right> {
+    let words = |path| list(rule, path).iter().map(|word| text(word, "").to_owned()).collect::<Vec<String>>();
+    let mut granted = BTreeSet::new();
+    for group in words("/apiGroups") {
+        for resource in words("/resources") {
+            for verb in words("/verbs") {
+                granted.insert([group.clone(), resource.clone(), verb]);
+            }
+        }
+    }
+    granted
+}
+
 #[test]
 fn rbac_grants_exactly_what_the_code_needs() {
-    let needed: BTreeSet<_> = serinus::kubernetes::PERMISSIONS
-        .iter()
-        .flat_map(|p| p.verbs.iter().map(|verb| [p.api_group, p.resource, verb].map(str::to_owned)))
-        .collect();
+    let needed = rights(serinus::kubernetes::PERMISSIONS);
     assert!(!needed.is_empty());
     for (name, objects) in builds() {
+        let own = text(one(&objects, "Namespace"), "/metadata/name");
         let mut namespaces = BTreeSet::new();
-        for role in all(&objects, "Role") {
-            let words = |rule: &Value, path| {
-                list(rule, path).iter().map(|w| text(w, "").to_owned()).collect::<Vec<_>>()
-            };
-            let mut granted = BTreeSet::new();
-            for rule in list(role, "/rules") {
-                assert_eq!(rule.as_object().map(|r| r.len()), Some(3), "{name}: {rule}");
-                for group in words(rule, "/apiGroups") {
-                    for resource in words(rule, "/resources") {
-                        for verb in words(rule, "/verbs") {
-                            granted.insert([group.clone(), resource.clone(), verb]);
-                        }
-                    }
-                }
-            }
+        let of_routes = |role: &&Value| text(role, "/metadata/namespace") != own;
+        for role in all(&objects, "Role").into_iter().filter(of_routes) {
+            let rules = list(role, "/rules");
+            assert!(rules.iter().all(|rule| rule.as_object().map(|r| r.len()) == Some(3)), "{name}: {role}");
+            let granted: BTreeSet<_> = rules.iter().flat_map(granted).collect();
             assert_eq!(granted, needed, "{name}: deploy/watch/role.yaml against kubernetes::PERMISSIONS");
             namespaces.insert(text(role, "/metadata/namespace").to_owned());
         }
@@ -261,8 +275,49 @@ fn rbac_grants_exactly_what_the_code_needs() {
         let routed =
             list(&config, "/routes").iter().map(|r| service(r).0.to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(namespaces, routed, "{name}: a Role in each namespace that routes name, and in no other");
-        assert_eq!(all(&objects, "RoleBinding").len(), namespaces.len(), "{name}");
+        assert!(!namespaces.contains(own), "{name}: nothing but the state is Serinus's own");
+        assert_eq!(all(&objects, "RoleBinding").len(), namespaces.len() + 1, "{name}");
         assert!(all(&objects, "ClusterRole").is_empty(), "{name}: no right over the whole cluster");
+    }
+}
+
+/// The replicas' state: where the config says, by the name that it says, as far as RBAC can restrict that.
+#[test]
+fn rbac_for_the_state_is_for_the_one_that_the_config_names() {
+    for (name, objects) in builds() {
+        let config = config(&objects);
+        let (namespace, state) = text(&config, "/state/configMap").split_once('/').expect("NAMESPACE/NAME");
+        let deployment = one(&objects, "Deployment");
+        assert_eq!(text(deployment, "/metadata/namespace"), namespace, "{name}: in Serinus's own namespace");
+        let here = |object: &&Value| text(object, "/metadata/namespace") == namespace;
+        let roles: Vec<_> = all(&objects, "Role").into_iter().filter(here).collect();
+        assert_eq!(roles.len(), 1, "{name}");
+        let rules = list(roles[0], "/rules");
+        let all_granted: BTreeSet<_> = rules.iter().flat_map(granted).collect();
+        let needed = rights(serinus::kubernetes::STATE_PERMISSIONS);
+        assert_eq!(all_granted, needed, "{name}: deploy/base/state-role.yaml against the code");
+        for rule in rules {
+            let by_name =
+                granted(rule).iter().all(|[_, resource, verb]| resource == "configmaps" && verb != "create");
+            let names = rule.get("resourceNames").cloned();
+            assert_eq!(names, by_name.then(|| json!([state])), "{name}: {rule}");
+        }
+        // An apply would overwrite the state with what was shipped.
+        assert_ne!(text(one(&objects, "ConfigMap"), "/metadata/name"), state, "{name}");
+        let pod_name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+        assert!(
+            list(container(&objects), "/env").contains(&pod_name),
+            "{name}: each replica has its own name"
+        );
+    }
+}
+
+/// `serinus check` needs no cluster, whatever the config does.
+#[test]
+fn the_configs_that_are_shipped_pass_the_check() {
+    for dir in kustomizations() {
+        let file = dir.join("serinus.yaml").display().to_string();
+        say(serinus(&["check", &file])).done();
     }
 }
 

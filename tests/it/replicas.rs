@@ -6,6 +6,8 @@
     reason = "a test's helpers fail the test"
 )]
 
+mod permissions;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -69,8 +71,13 @@ impl Group {
 
     /// Starts one more, and waits until it is ready.
     async fn add(&mut self, name: &str) {
+        self.begin(name).await;
+        self.replicas[self.replicas.len() - 1].ready().await;
+    }
+
+    /// Starts one more.
+    async fn begin(&mut self, name: &str) {
         let (process, relay, file, kubeconfig) = self.spawn(name).await;
-        until_ready(&process).await;
         self.replicas.push(Replica { name: name.to_owned(), process, relay, file, _kubeconfig: kubeconfig });
     }
 
@@ -158,6 +165,10 @@ async fn until_ready(process: &Process) {
 }
 
 impl Replica {
+    async fn ready(&self) {
+        until_ready(&self.process).await;
+    }
+
     async fn route(&self) -> Value {
         let answer = Client::new(self.process.admin).get("localhost", "/api/v1/routes/shop").await.unwrap();
         serde_json::from_str(&answer.body).unwrap()
@@ -392,8 +403,8 @@ async fn s5_5_a_leader_that_is_killed_in_a_step_is_replaced_and_no_step_is_taken
     assert_ne!(group.leader().await, 3);
     // It comes again, and is as the others are.
     let process = spawn(&name, &file).await;
-    until_ready(&process).await;
     group.replicas.push(Replica { process, ..killed });
+    group.replicas[2].ready().await;
     assert_eq!(group.replicas[2].weight().await, 100.0);
     drop(traffic);
 }

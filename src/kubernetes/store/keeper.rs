@@ -13,12 +13,14 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kubernetes::access::Client;
-use crate::kubernetes::supervisor::{LeaseNews, ObjectProblem, WatchEvent};
-use crate::model::{ClusterKind, Problem, RouteName, Timestamp};
+use crate::kubernetes::supervisor::{LeaseNews, WatchEvent};
+use crate::model::{RouteName, Timestamp};
 use crate::state::{Peer, Replicas, Standing, Standings, StoreNews};
+use crate::telemetry::Telemetry;
 
 use super::election::{Act, DEADLINE, DURATION, RENEW, Seen, act};
 use super::leases::{LeaseRecord, ROLLOUTS, labels, record};
+use super::refusals::Refusals;
 use super::{Common, tell};
 
 /// How long the API server may take for one answer.
@@ -42,6 +44,8 @@ pub(super) struct Keeper {
     common: Common,
     standings: watch::Receiver<Option<Arc<Standings>>>,
     out: mpsc::Sender<WatchEvent>,
+    telemetry: Arc<Telemetry>,
+    refusals: Refusals,
     /// The name of this replica's Lease.
     name: Arc<str>,
     seen: BTreeMap<Arc<str>, Seen>,
@@ -57,8 +61,6 @@ pub(super) struct Keeper {
     written: Option<(Instant, Arc<Standings>)>,
     /// It could not be written then.
     missed: bool,
-    /// Why Leases may not be written, if that is so.
-    forbidden: Option<String>,
     /// What the control task was told last.
     told: Replicas,
 }
@@ -69,6 +71,7 @@ impl Keeper {
         common: &Common,
         standings: watch::Receiver<Option<Arc<Standings>>>,
         out: mpsc::Sender<WatchEvent>,
+        telemetry: Arc<Telemetry>,
     ) -> Self {
         let now = Instant::now();
         // A name has at most 253 characters.
@@ -78,6 +81,8 @@ impl Keeper {
             common: common.clone(),
             standings,
             out,
+            telemetry,
+            refusals: Refusals::new(client, common),
             name: name.into(),
             seen: BTreeMap::new(),
             listed: false,
@@ -86,7 +91,6 @@ impl Keeper {
             election_due: now,
             written: None,
             missed: false,
-            forbidden: None,
             told: Replicas::default(),
         }
     }
@@ -113,25 +117,24 @@ impl Keeper {
     }
 
     async fn take(&mut self, event: WatchEvent) {
-        let now = Instant::now();
-        match event {
-            WatchEvent::Lease(news) => {
-                self.heard = now;
-                match news {
-                    LeaseNews::All(records) => {
-                        let mut before = std::mem::take(&mut self.seen);
-                        for record in records {
-                            let before = before.remove(&record.name);
-                            self.note(before, record, now);
-                        }
-                        self.listed = true;
-                    }
-                    LeaseNews::One(record) => self.see(record, now),
-                    LeaseNews::Gone(name) => drop(self.seen.remove(&name)),
-                }
-            }
+        let WatchEvent::Lease(news) = event else {
             // Trouble, and what does not decode.
-            other => drop(self.out.send(other).await),
+            drop(self.out.send(event).await);
+            return;
+        };
+        let now = Instant::now();
+        self.heard = now;
+        match news {
+            LeaseNews::All(records) => {
+                let mut before = std::mem::take(&mut self.seen);
+                for record in records {
+                    let before = before.remove(&record.name);
+                    self.note(before, record, now);
+                }
+                self.listed = true;
+            }
+            LeaseNews::One(record) => self.see(record, now),
+            LeaseNews::Gone(name) => drop(self.seen.remove(&name)),
         }
     }
 
@@ -166,6 +169,7 @@ impl Keeper {
             }
         }
         self.tell().await;
+        self.refusals.tell(&self.out, &self.telemetry).await;
     }
 
     /// Whether this replica's Lease is to be written: what it serves is told at once, what it has seen every second, and that it
@@ -354,40 +358,43 @@ impl Keeper {
 
     async fn patch(&mut self, name: &str, patch: &Value) -> Option<Outcome> {
         let (api, params, patch) = (self.api(), PatchParams::default(), Patch::Merge(patch));
-        self.answer(tokio::time::timeout(ANSWER, api.patch(name, &params, &patch)).await).await
+        self.answer("patch", tokio::time::timeout(ANSWER, api.patch(name, &params, &patch)).await).await
     }
 
     async fn create(&mut self, lease: Lease) -> Option<Outcome> {
         let (api, params) = (self.api(), PostParams::default());
-        self.answer(tokio::time::timeout(ANSWER, api.create(&params, &lease)).await).await
+        self.answer("create", tokio::time::timeout(ANSWER, api.create(&params, &lease)).await).await
     }
 
     async fn read(&mut self, name: &str) {
         let api = self.api();
-        if let Ok(Ok(Some(lease))) = tokio::time::timeout(ANSWER, api.get_opt(name)).await {
+        let Ok(answer) = tokio::time::timeout(ANSWER, api.get_opt(name)).await else { return };
+        self.refusals.note("get", &answer);
+        if let Ok(Some(lease)) = answer {
             self.see(record(lease), Instant::now());
         }
     }
 
-    async fn delete(&self, name: &str) {
+    async fn delete(&mut self, name: &str) {
+        let (api, params) = (self.api(), DeleteParams::default());
         // One that stays is removed another time.
-        let _ = tokio::time::timeout(ANSWER, self.api().delete(name, &DeleteParams::default())).await;
+        let Ok(answer) = tokio::time::timeout(ANSWER, api.delete(name, &params)).await else { return };
+        self.refusals.note("delete", &answer);
     }
 
-    /// What became of a write; nothing where nobody knows, or it was refused: the watch tells of the trouble then.
+    /// What became of a write; nothing where nobody knows, or it was refused.
     async fn answer(
         &mut self,
+        verb: &'static str,
         answer: Result<Result<Lease, kube::Error>, tokio::time::error::Elapsed>,
     ) -> Option<Outcome> {
+        if let Ok(answer) = &answer {
+            self.refusals.note(verb, answer);
+        }
         match answer {
             Ok(Ok(lease)) => {
                 self.see(record(lease), Instant::now());
-                self.told_forbidden(None).await;
                 Some(Outcome::Done)
-            }
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-                self.told_forbidden(Some(&status.message)).await;
-                None
             }
             Ok(Err(kube::Error::Api(status))) => match status.code {
                 409 => Some(Outcome::Conflict),
@@ -400,26 +407,6 @@ impl Keeper {
             },
             Ok(Err(_)) | Err(_) => None,
         }
-    }
-}
-
-impl Keeper {
-    /// Shows that Leases may not be written, as long as that is so.
-    async fn told_forbidden(&mut self, why: Option<&str>) {
-        if self.forbidden.as_deref() == why {
-            return;
-        }
-        self.forbidden = why.map(str::to_owned);
-        let problem = why.map(|why| {
-            let why: String = why.chars().take(300).collect();
-            let message =
-                format!("this replica cannot say that it lives, and takes no rollout forward: {why} (403)");
-            Problem::new(message, "bind the Role of deploy/base")
-        });
-        let problems = problem.into_iter().map(|problem| ObjectProblem { service: None, problem }).collect();
-        let namespace = Arc::clone(&self.common.key.namespace);
-        // Fails only when the router ends.
-        let _ = self.out.send(WatchEvent::Objects { namespace, kind: ClusterKind::Leases, problems }).await;
     }
 }
 

@@ -13,6 +13,7 @@ mod election;
 mod keeper;
 mod leases;
 mod record;
+mod refusals;
 mod writer;
 
 use std::sync::Arc;
@@ -89,7 +90,7 @@ pub struct Ends {
 #[must_use]
 pub fn share(client: &Client, common: &Common, ends: Ends, telemetry: Arc<Telemetry>) -> Store {
     let Ends { commits, standings, out } = ends;
-    let links = Links::new(telemetry, &[]);
+    let links = Links::new(Arc::clone(&telemetry), &[]);
     let (heard, leases) = mpsc::channel(LEASE_EVENTS);
     let (say, released) = oneshot::channel();
     let of_state = {
@@ -110,7 +111,7 @@ pub fn share(client: &Client, common: &Common, ends: Ends, telemetry: Arc<Teleme
         })
     };
     let writer = Writer::new(client, common, out.clone());
-    let keeper = Keeper::new(client, common, standings, out);
+    let keeper = Keeper::new(client, common, standings, out, telemetry);
     let keeping = tokio::spawn(keeper.run(leases, released));
     Store {
         tasks: vec![

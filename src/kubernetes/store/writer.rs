@@ -7,7 +7,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::kubernetes::access::Client;
+use crate::kubernetes::access::{Client, Patience};
 use crate::kubernetes::faults::chain;
 use crate::kubernetes::link::Backoff;
 use crate::kubernetes::supervisor::WatchEvent;
@@ -18,8 +18,9 @@ use super::{Common, config_maps, leases, tell};
 
 /// How long the API server may take for one answer: somebody waits for it.
 const ANSWER: Duration = Duration::from_secs(2);
-/// The longest time between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after a write that failed: with it, whoever asks in the midst of one hears in less time than the admin API takes
+/// for any answer.
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     client: Client,
@@ -44,17 +45,15 @@ enum Failure {
 
 impl Failure {
     fn of(error: &kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => match status.code {
-                409 => Self::Conflict,
-                404 => Self::Missing,
-                401 => Self::Unauthorized,
-                413 => Self::TooLarge,
-                422 if status.message.contains("Too long") => Self::TooLarge,
-                403 => Self::Other(format!("{} (403): bind the Role of deploy/base", status.message)),
-                code => Self::Other(format!("{} ({code})", status.message)),
-            },
-            error => Self::Other(chain(error)),
+        let kube::Error::Api(status) = error else { return Self::Other(chain(error)) };
+        match status.code {
+            409 => Self::Conflict,
+            404 => Self::Missing,
+            401 => Self::Unauthorized,
+            413 => Self::TooLarge,
+            422 if status.message.contains("Too long") => Self::TooLarge,
+            403 => Self::Other(format!("{} (403): bind the Role of deploy/base", status.message)),
+            code => Self::Other(format!("{} ({code})", status.message)),
         }
     }
 }
@@ -66,7 +65,9 @@ impl Writer {
 
     /// Writes until nobody asks for it any more.
     pub(super) async fn run(mut self, mut commits: mpsc::Receiver<Commit>) {
-        let mut backoff = Backoff::new(self.client.patience);
+        let patience = self.client.patience;
+        let most = patience.retry_most.min(PAUSE);
+        let mut backoff = Backoff::new(Patience { retry_most: most, ..patience });
         while let Some(commit) = commits.recv().await {
             let (of, only_read) = (commit.of.clone(), commit.routes.is_empty());
             let news = self.write(commit).await;
@@ -76,9 +77,10 @@ impl Writer {
                 StoreNews::Conflict(found) => found.version == of && !only_read,
                 _ => false,
             };
+            // First, for somebody may wait to be told so.
             tell(&self.out, news).await;
             if again {
-                tokio::time::sleep(backoff.pause().min(LONGEST_PAUSE)).await;
+                tokio::time::sleep(backoff.pause()).await;
             } else {
                 backoff.reset();
             }
@@ -168,7 +170,12 @@ impl Writer {
         let api = config_maps(&self.client, &self.common);
         match tokio::time::timeout(ANSWER, api.get_opt(&self.common.key.name)).await {
             Err(_) => Err(no_answer()),
-            Ok(Err(error)) => Err(chain(&error)),
+            Ok(Err(error)) => Err(match Failure::of(&error) {
+                Failure::Other(why) => why,
+                Failure::Conflict | Failure::Missing | Failure::TooLarge | Failure::Unauthorized => {
+                    chain(&error)
+                }
+            }),
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(object))) => {
                 let (snapshot, _) = record::snapshot(&object).map_err(|problem| problem.to_string())?;

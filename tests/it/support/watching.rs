@@ -53,7 +53,9 @@ impl View {
             WatchEvent::Recovered { namespace, kind } => {
                 self.troubles.remove(&(namespace, kind)).expect("recovered from some trouble");
             }
-            WatchEvent::Store(_) | WatchEvent::Lease(_) => panic!("nobody asked for a common state"),
+            WatchEvent::Store(_) | WatchEvent::Lease(_) | WatchEvent::Refused(_) => {
+                panic!("nobody asked for a common state")
+            }
             WatchEvent::Secret { key, .. } => panic!("nobody asked for Secret {key}"),
             WatchEvent::Objects { namespace, kind, problems } => {
                 self.objects.insert((namespace, kind), problems);

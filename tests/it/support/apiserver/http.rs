@@ -142,6 +142,8 @@ pub(super) async fn serve(
         metadata_only,
     });
     if let Some(refusal) = admit(&server, verb, &target, request.headers()) {
+        // Without that, a client that still sends would see a reset instead.
+        drop(to_bytes(Body::new(request.into_body()), usize::MAX).await);
         return Ok(refusal);
     }
     Ok(match verb {
