@@ -18,7 +18,7 @@ use super::wire::{
 /// How many endpoints of a kind are listed.
 const LISTED: usize = 100;
 
-/// What the API shows of a route.
+/// What the API shows of the replicas, the one that is asked first.
 pub(super) fn replicas(replicas: &Replicas) -> Vec<ReplicaStatus> {
     let leads = |name: &Arc<str>| replicas.leader.as_ref() == Some(name);
     let status = |name: &Arc<str>, asked: bool, live: bool| ReplicaStatus {
@@ -31,6 +31,7 @@ pub(super) fn replicas(replicas: &Replicas) -> Vec<ReplicaStatus> {
     std::iter::once(status(&replicas.me, true, true)).chain(others).collect()
 }
 
+/// What the API shows of a route.
 pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> RouteStatus {
     // Read once, so that the shares sum to a whole while requests go on.
     let requests: Vec<u64> = route.versions.iter().map(Version::requests_of_revision).collect();

@@ -209,6 +209,14 @@ impl Base {
     fn was_lost(&self) -> bool {
         self.version.is_none() && !self.routes.is_empty()
     }
+
+    /// What has left the config, and was taken out of the store, is forgotten.
+    fn forget_missing(&mut self, is_gone: impl Fn(&RouteName) -> bool) {
+        if self.version.is_some() {
+            let routes = &mut self.routes;
+            self.missing.retain(|route| !is_gone(route) || routes.remove(route).is_none());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -327,7 +335,8 @@ impl Shared {
         spec: impl Fn(&RouteName) -> Result<&'a Arc<RouteSpec>, WeightsError>,
     ) -> (Settled, Option<Commit>) {
         let mut settled = Settled::default();
-        let Some(base) = self.base.as_ref().filter(|_| self.flight.is_none()) else { return (settled, None) };
+        let Some(base) = self.base.as_mut().filter(|_| self.flight.is_none()) else { return (settled, None) };
+        base.forget_missing(|route| spec(route).is_err());
         let mut tried: BTreeMap<RouteName, RouteWeights> = BTreeMap::new();
         let mut ids = HashSet::new();
         let mut doubt = false;

@@ -399,3 +399,24 @@ fn a_store_that_was_set_back_is_followed_once_that_is_known() {
     assert_eq!(at(&server), ("7".to_owned(), 3));
     assert_eq!(replica.shared.route(&shop()), server.routes.get(&shop()));
 }
+
+#[test]
+fn a_key_that_is_taken_out_is_written_again_unless_its_route_has_left_the_config() {
+    let mut server = Server::default();
+    let mut replica = settled(&mut server);
+    let taken_out = |server: &mut Server| {
+        server.routes.clear();
+        server.version += 1;
+        server.past.push(server.snapshot());
+    };
+    taken_out(&mut server);
+    quiet(&mut server, std::slice::from_mut(&mut replica));
+    assert_eq!(at(&server), ("1".to_owned(), 1));
+    taken_out(&mut server);
+    replica.heard = server.past.len();
+    replica.shared.heard(server.snapshot());
+    let gone = || WeightsError::UnknownRoute { route: "shop".to_owned(), known: Vec::new() };
+    assert_eq!(replica.shared.commit(|_| Err(gone())).1, None);
+    assert_eq!(replica.shared.route(&shop()), None);
+    assert!(!replica.shared.has_work());
+}
