@@ -141,7 +141,7 @@ impl Replica {
     }
 
     fn has_nothing_to_do(&self) -> bool {
-        self.sent.is_none() && self.answer.is_none() && !self.shared.waits()
+        self.sent.is_none() && self.answer.is_none() && !self.shared.waits() && !self.shared.has_work()
     }
 }
 
