@@ -71,12 +71,9 @@ impl Writer {
         while let Some(commit) = commits.recv().await {
             let (of, only_read) = (commit.of.clone(), commit.routes.is_empty());
             let news = self.write(commit).await;
-            let again = match &news {
-                StoreNews::Failed(_) => true,
-                // It is as it was read, and was refused all the same.
-                StoreNews::Conflict(found) => found.version == of && !only_read,
-                _ => false,
-            };
+            // It is as it was read, and was refused all the same.
+            let refused = matches!(&news, StoreNews::Conflict(found) if found.version == of && !only_read);
+            let again = refused || matches!(news, StoreNews::Failed(_));
             // First, for somebody may wait to be told so.
             tell(&self.out, news).await;
             if again {
@@ -131,10 +128,11 @@ impl Writer {
         let params = PostParams::default();
         let created = self.took(tokio::time::timeout(ANSWER, api.create(&params, &object)).await);
         let missing = format!("there is no namespace {}: make it first", self.common.key.namespace);
-        created.map_err(|failure| match failure {
-            Failure::Missing => Failure::Other(missing),
-            other => other,
-        })
+        created.map_err(
+            |failure| {
+                if matches!(failure, Failure::Missing) { Failure::Other(missing) } else { failure }
+            },
+        )
     }
 
     async fn patch(&mut self, version: &Version, data: &Data) -> Result<Version, Failure> {
