@@ -107,10 +107,13 @@ impl<'a> Lab<'a> {
 
     /// The peers that can do this, in a new order.
     fn shuffled(&self, case: Case) -> Vec<usize> {
-        let http = matches!(case, Case::H2 | Case::Tls | Case::TlsResumed);
-        let can = |peer: &Peer| peer.kind.reads_http() || !http;
-        let mut order: Vec<usize> =
-            self.peers.iter().enumerate().filter(|(_, peer)| can(peer)).map(|(place, _)| place).collect();
+        let protocol = match case {
+            Case::H2 => Protocol::Http2,
+            Case::Tls | Case::TlsResumed => Protocol::Tls,
+            _ => Protocol::Http1,
+        };
+        let can = self.peers.iter().enumerate().filter(|(_, peer)| peer.kind.speaks(protocol));
+        let mut order: Vec<usize> = can.map(|(place, _)| place).collect();
         fastrand::shuffle(&mut order);
         order
     }
@@ -249,10 +252,11 @@ fn closed(peer: &mut Peer, case: Case, length: Duration) -> anyhow::Result<Vec<(
     ensure!(seen.requests > 0, "no answer in {length:?}");
     let requests = seen.requests as f64;
     Ok(vec![
+        ("requests", requests),
+        ("canary", seen.canary as f64),
         ("cpu_us", cpu / requests),
         ("per_second", requests / seen.seconds),
         ("busy_percent", cpu / seen.seconds / 1e4),
-        ("canary_percent", seen.canary as f64 / requests * 100.0),
         ("failures", seen.failures as f64),
     ])
 }

