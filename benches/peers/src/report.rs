@@ -31,6 +31,7 @@ pub(crate) fn machine() -> BTreeMap<String, String> {
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("memory", field(&read("/proc/meminfo"), "MemTotal")),
         ("load before", load),
+        ("tcp", read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
@@ -60,7 +61,9 @@ pub(crate) fn tables(results: &Results) -> String {
             let (least, median, greatest) = results.ratio(case, Kind::Serinus.name(), peer, "cpu_us")?;
             Some(format!("{median:.2} ({least:.2}–{greatest:.2})"))
         };
-        table(&mut text, "CPU of Serinus divided by that of …, within a round", &cases, &others, cell);
+        if others.len() + 1 == peers.len() && !others.is_empty() {
+            table(&mut text, "CPU of Serinus divided by that of …, within a round", &cases, &others, cell);
+        }
         table(&mut text, "Requests/s (`~`: the peer's core was not busy)", &cases, &peers, |case, peer| {
             rate(results, case, peer)
         });
@@ -166,4 +169,50 @@ fn memory(text: &mut String, results: &Results, peers: &[&str]) {
             _ => format!("{:.1}", (of(peer, "at_10000_kib")? - idle) / 10_000.0),
         })
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Row;
+
+    fn results(requests: f64, canary: f64, busy: f64) -> Results {
+        let mut results = Results::default();
+        for (peer, cpu) in [("nginx", 20.0), ("serinus", 10.0)] {
+            results.versions.insert(peer.to_owned(), "1".to_owned());
+            let values = [
+                ("cpu_us", cpu),
+                ("per_second", 1000.0),
+                ("busy_percent", busy),
+                ("requests", requests),
+                ("canary", canary),
+                ("failures", 0.0),
+            ];
+            let values = values.map(|(name, value)| (name.to_owned(), value)).into();
+            results.rows.push(Row { case: "1k".to_owned(), peer: peer.to_owned(), round: 1, values });
+        }
+        results
+    }
+
+    #[test]
+    fn the_tables_have_the_medians_and_the_ratios() {
+        let text = tables(&results(100_000.0, 1_000.0, 99.0));
+        assert!(text.contains("| 1k | 20.0 (20.0–20.0) | 10.0 (10.0–10.0) |"), "{text}");
+        assert!(text.contains("| 1k | 0.50 (0.50–0.50) |"), "{text}");
+        assert!(text.contains("| 1k | 1000 | 1000 |"), "{text}");
+        assert!(!text.contains("NOT THE SAME WORK"), "{text}");
+    }
+
+    #[test]
+    fn a_core_that_was_not_busy_and_a_wrong_share_are_shown() {
+        let text = tables(&results(100_000.0, 2_000.0, 80.0));
+        assert!(text.contains("| 1k | ~1000 | ~1000 |"), "{text}");
+        assert!(text.contains("NOT THE SAME WORK: 1k, nginx: 2.00 % to the canary"), "{text}");
+    }
+
+    #[test]
+    fn a_share_within_chance_is_none_to_tell() {
+        let text = tables(&results(1_000.0, 17.0, 80.0));
+        assert!(!text.contains("NOT THE SAME WORK"), "{text}");
+    }
 }
