@@ -11,7 +11,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
-use crate::events;
+use crate::stop;
 
 /// How many clients there are.
 const CLIENTS: usize = 8;
@@ -92,7 +92,7 @@ impl Certificate {
 fn repeat(address: SocketAddr, config: &Arc<ClientConfig>, end: Instant) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     while Instant::now() < end {
-        events::go_on()?;
+        stop::go_on()?;
         let kind = one(address, config).with_context(|| format!("a TLS connection to {address}"))?;
         seen.connections += 1;
         seen.resumed += u64::from(kind == HandshakeKind::Resumed);

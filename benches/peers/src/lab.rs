@@ -8,12 +8,12 @@ use anyhow::{Context, bail, ensure};
 
 use crate::case::{CONNECTIONS, Case};
 use crate::crowd::Crowd;
-use crate::events;
 use crate::handshakes::Certificate;
 use crate::load::{Clients, Work, per_mille};
 use crate::peer::{self, Found, Kind, Peer, Protocol};
 use crate::process::Process;
 use crate::results::{Results, Row};
+use crate::stop;
 
 /// Before each measurement, at its load.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -225,7 +225,7 @@ impl<'a> Lab<'a> {
 fn settled(process: &Process) -> anyhow::Result<f64> {
     let mut before = process.memory_kib()?;
     for _ in 0..10 {
-        events::go_on()?;
+        stop::go_on()?;
         std::thread::sleep(Duration::from_millis(500));
         let now = process.memory_kib()?;
         if (now - before).abs() < 16.0 {
@@ -317,7 +317,7 @@ fn h2(
     let mut running = Process::start("h2load", folder, &core.to_string(), &command)?;
     let begin = Instant::now();
     while running.is_running().is_ok() {
-        events::go_on()?;
+        stop::go_on()?;
         ensure!(begin.elapsed() < length + Duration::from_secs(10), "h2load does not end");
         std::thread::sleep(Duration::from_millis(5));
     }

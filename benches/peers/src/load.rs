@@ -11,6 +11,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::events::{self, Events, Ready};
 use crate::message::{Reader, Side};
+use crate::stop;
 use crate::upstream::CANARY;
 
 /// After so many failures there is nothing worth measuring.
@@ -91,7 +92,7 @@ impl Clients {
             work,
         };
         for place in 0..clients.work.connections {
-            events::go_on()?;
+            stop::go_on()?;
             let client = clients.open(place)?;
             clients.clients.push(client);
         }
@@ -218,7 +219,7 @@ impl Clients {
 
     /// Waits, and takes what has come. Those that have their answer are in `done`.
     fn step(&mut self, wait: Duration) -> anyhow::Result<()> {
-        events::go_on()?;
+        stop::go_on()?;
         let mut ready = std::mem::take(&mut self.ready);
         self.events.wait(wait, &mut ready)?;
         for Ready { token, over } in ready.iter().copied() {

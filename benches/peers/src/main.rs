@@ -13,6 +13,7 @@ mod process;
 mod relay;
 mod report;
 mod results;
+mod stop;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -122,7 +123,7 @@ fn run(plan: Plan, out: &Path) -> anyhow::Result<()> {
         anyhow::ensure!(peer::on_path(tool).is_some(), "{tool} is not here (apt-get install util-linux)");
     }
     anyhow::ensure!(!plan.found.is_empty(), "nobody is here to be measured");
-    events::stop_on_signals()?;
+    stop::on_signals()?;
     let folder = std::env::temp_dir().join(format!("peers-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let versions = plan.found.iter().map(|one| (one.kind.name().to_owned(), one.version.clone())).collect();

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
-use crate::events;
 use crate::load::{Answer, Clients, Work};
 use crate::process::Process;
+use crate::stop;
 use crate::upstream::{self, PODS};
 
 /// How long a peer may take until it answers.
@@ -187,7 +187,7 @@ impl Peer {
     fn ready(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
         loop {
-            events::go_on()?;
+            stop::go_on()?;
             self.process.is_running()?;
             let work = Work {
                 address: self.address(Protocol::Http1),
