@@ -14,9 +14,12 @@ use crate::peer::{self, Found, Kind, Peer, Protocol};
 use crate::process::Process;
 use crate::results::{Results, Row};
 use crate::stop;
+use crate::upstream::PODS;
 
 /// Before each measurement, at its load.
 const WARM_UP: Duration = Duration::from_millis(300);
+/// How long the pods may take to listen.
+const PODS_START: Duration = Duration::from_secs(10);
 /// How many clients ask in an open loop: enough that a request which is due finds one free.
 const OPEN_CLIENTS: usize = 256;
 /// How many idle clients come.
@@ -63,6 +66,13 @@ impl<'a> Lab<'a> {
             std::env::current_exe()?.to_str().context("the path of this program is not UTF-8")?.to_owned();
         let command = [program, "upstream".to_owned(), pods.to_string()];
         let upstream = Process::start("pods", folder, &last.to_string(), &command)?;
+        let last_pod = crate::upstream::address(PODS, pods);
+        let begin = Instant::now();
+        while std::net::TcpStream::connect(last_pod).is_err() {
+            stop::go_on()?;
+            ensure!(begin.elapsed() < PODS_START, "the pods do not answer at {last_pod}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let h2load = peer::on_path("h2load");
         Ok(Lab {
             plan,

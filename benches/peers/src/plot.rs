@@ -10,7 +10,9 @@ use plotters::prelude::*;
 use crate::peer::Kind;
 use crate::results::Results;
 
-const SIZE: (u32, u32) = (860, 720);
+const WIDTH: u32 = 860;
+/// Of each of both charts.
+const HEIGHT: u32 = 360;
 /// The cases of the upper chart, and what they are called there.
 const CPU: [(&str, &str); 6] = [
     ("tiny", "2 bytes"),
@@ -47,9 +49,10 @@ pub(crate) fn draw(results: &Results, path: &Path) -> anyhow::Result<()> {
         "there is nothing to draw: no case of {:?} was measured",
         CPU.map(|(case, _)| case)
     );
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    let height = if latency.is_empty() { HEIGHT } else { 2 * HEIGHT };
+    let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     area.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
-    let (upper, lower) = area.split_vertically(if latency.is_empty() { SIZE.1 } else { SIZE.1 / 2 });
+    let (upper, lower) = area.split_vertically(HEIGHT);
     let title = "CPU for each request, one worker, µs (median of the rounds)";
     bars(&upper, title, Scale::Linear, &peers, &cpu)?;
     if !latency.is_empty() {
@@ -96,12 +99,13 @@ fn bars(
     let most = heights().fold(0.0, f64::max);
     let most = least + (most - least) * 1.1;
     let names: Vec<String> = groups.iter().map(|(name, _)| name.clone()).collect();
+    // The last place is for what the colours are.
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..groups.len() as f64, least..most)?;
+        .build_cartesian_2d(0.0..(groups.len() + 1) as f64, least..most)?;
     let label = |at: &f64| {
         let middle = (at.fract() - 0.5).abs() < 0.01;
         names.get(at.floor() as usize).filter(|_| middle).cloned().unwrap_or_default()
@@ -109,7 +113,7 @@ fn bars(
     chart
         .configure_mesh()
         .disable_x_mesh()
-        .x_labels(2 * groups.len() + 1)
+        .x_labels(2 * groups.len() + 3)
         .x_label_formatter(&label)
         .y_label_formatter(&|height| scale.label(*height))
         .light_line_style(BLACK.mix(0.05))
@@ -128,7 +132,7 @@ fn bars(
             .label(*peer)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
     }
-    let place = SeriesLabelPosition::UpperLeft;
+    let place = SeriesLabelPosition::UpperRight;
     chart.configure_series_labels().position(place).background_style(WHITE.mix(0.8)).draw()?;
     Ok(())
 }

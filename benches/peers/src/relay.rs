@@ -28,7 +28,9 @@ pub(crate) fn serve(listen: SocketAddr, pods: &[SocketAddr]) -> anyhow::Result<(
         events.wait(Duration::from_secs(60), &mut ready)?;
         for Ready { token, over } in ready.iter().copied() {
             if token == u64::MAX {
-                while let Some(pair) = accept(&listener, next.next())? {
+                while let Some(client) = accept(&listener)? {
+                    // A pod that is not there costs this client its connection, and nothing else.
+                    let Some(pair) = next.next().and_then(|pod| pair(client, *pod).ok()) else { continue };
                     let place = free.pop().unwrap_or(pairs.len());
                     for (side, stream) in (0..).zip(&pair.streams) {
                         events.add(stream, 2 * place as u64 + side)?;
@@ -52,16 +54,19 @@ pub(crate) fn serve(listen: SocketAddr, pods: &[SocketAddr]) -> anyhow::Result<(
     }
 }
 
-fn accept(listener: &TcpListener, pod: Option<&SocketAddr>) -> anyhow::Result<Option<Pair>> {
-    let client = match listener.accept() {
-        Ok((client, _)) => client,
-        Err(error) if events::not_yet(&error) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let pod = TcpStream::connect(pod.context("no pods")?)?;
+fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
+    match listener.accept() {
+        Ok((client, _)) => Ok(Some(client)),
+        Err(error) if events::not_yet(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn pair(client: TcpStream, pod: SocketAddr) -> io::Result<Pair> {
+    let pod = TcpStream::connect(pod)?;
     events::prepare(&client)?;
     events::prepare(&pod)?;
-    Ok(Some(Pair { streams: [client, pod], waiting: [Vec::new(), Vec::new()] }))
+    Ok(Pair { streams: [client, pod], waiting: [Vec::new(), Vec::new()] })
 }
 
 impl Pair {
