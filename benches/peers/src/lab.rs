@@ -108,11 +108,29 @@ impl<'a> Lab<'a> {
 
     fn start(&mut self) -> anyhow::Result<()> {
         if self.peers.is_empty() {
-            for found in &self.plan.found {
-                self.peers.push(Peer::start(found, &self.folder, "0", 1, self.pods)?);
-            }
+            self.peers = self.start_all("0", 1, |_| true)?;
         }
         Ok(())
+    }
+
+    /// Those that start; of the others it is said.
+    fn start_all(
+        &self,
+        cores: &str,
+        workers: usize,
+        who: impl Fn(Kind) -> bool,
+    ) -> anyhow::Result<Vec<Peer>> {
+        let mut peers = Vec::new();
+        for found in self.plan.found.iter().filter(|found| who(found.kind)) {
+            match Peer::start(found, &self.folder, cores, workers, self.pods) {
+                Ok(peer) => peers.push(peer),
+                Err(error) => {
+                    stop::go_on()?;
+                    eprintln!("SKIPPED: {error:#}");
+                }
+            }
+        }
+        Ok(peers)
     }
 
     /// The peers that can do this, in a new order.
@@ -137,7 +155,6 @@ impl<'a> Lab<'a> {
         for round in 1..=rounds {
             for place in self.shuffled(case) {
                 let Some(peer) = self.peers.get_mut(place) else { continue };
-                peer.process.is_running()?;
                 let length = Duration::from_secs_f64(self.plan.seconds);
                 let values = match case {
                     Case::Tls | Case::TlsResumed => {
@@ -147,8 +164,14 @@ impl<'a> Lab<'a> {
                     _ => closed(peer, case, length),
                 };
                 let name = peer.kind.name();
-                let values = values.with_context(|| format!("{}, {name}", case.name()))?;
-                self.keep(&case.name(), name, round, values);
+                match values {
+                    Ok(values) => self.keep(&case.name(), name, round, values),
+                    // The others are worth measuring all the same.
+                    Err(error) => {
+                        stop::go_on()?;
+                        eprintln!("FAILED: {}, {name}, round {round}: {error:#}", case.name());
+                    }
+                }
             }
         }
         Ok(())
@@ -163,9 +186,7 @@ impl<'a> Lab<'a> {
     /// As `1k`, with two workers, which on two cores share one with the clients.
     fn two_workers(&mut self) -> anyhow::Result<()> {
         let ones = std::mem::take(&mut self.peers);
-        for found in self.plan.found.iter().filter(|found| found.kind != Kind::Relay) {
-            self.peers.push(Peer::start(found, &self.folder, "0,1", 2, self.pods)?);
-        }
+        self.peers = self.start_all("0,1", 2, |kind| kind != Kind::Relay)?;
         let measured = self.rounds(Case::TwoWorkers);
         self.peers = ones;
         measured
@@ -204,30 +225,36 @@ impl<'a> Lab<'a> {
     /// Each started anew, so that nothing before counts.
     fn memory(&mut self) -> anyhow::Result<()> {
         for found in &self.plan.found {
-            let peer = Peer::start(found, &self.folder, "0", 1, self.pods)?;
-            let (request, _) = Case::Memory.exchange().context("no request")?;
-            let mut crowd = Crowd::new(peer.address(Protocol::Http1), request);
-            let mut values = vec![("idle_kib", settled(&peer.process)?)];
-            for (many, name) in CROWDS.into_iter().zip(["at_1000_kib", "at_10000_kib"]) {
-                // The relay and those in TCP mode have as many connections to the pods, which are of this machine too.
-                if peer::open_files() < 2 * many as u64 + 500 && !found.kind.reads_http() {
-                    eprintln!(
-                        "SKIPPED: {many} connections of {}: ulimit -n is {}",
-                        found.kind.name(),
-                        peer::open_files()
-                    );
-                    continue;
+            match self.memory_of(found) {
+                Ok(values) => self.keep(&Case::Memory.name(), found.kind.name(), 1, values),
+                Err(error) => {
+                    stop::go_on()?;
+                    eprintln!("FAILED: memory, {}: {error:#}", found.kind.name());
                 }
-                if peer::open_files() < many as u64 + 500 {
-                    eprintln!("SKIPPED: {many} connections: ulimit -n is {}", peer::open_files());
-                    continue;
-                }
-                crowd.grow_to(many).with_context(|| format!("memory, {}", found.kind.name()))?;
-                values.push((name, settled(&peer.process)?));
             }
-            self.keep(&Case::Memory.name(), found.kind.name(), 1, values);
         }
         Ok(())
+    }
+
+    fn memory_of(&self, found: &Found) -> anyhow::Result<Vec<(&'static str, f64)>> {
+        let peer = Peer::start(found, &self.folder, "0", 1, self.pods)?;
+        let (request, _) = Case::Memory.exchange().context("no request")?;
+        let mut crowd = Crowd::new(peer.address(Protocol::Http1), request);
+        let mut values = vec![("idle_kib", settled(&peer.process)?)];
+        for (many, name) in CROWDS.into_iter().zip(["at_1000_kib", "at_10000_kib"]) {
+            // The relays have as many connections to the pods, whose process has all of these.
+            let files = many as u64 * if found.kind.reads_http() { 1 } else { 2 } + 500;
+            if peer::open_files() < files {
+                let (name, limit) = (found.kind.name(), peer::open_files());
+                eprintln!(
+                    "SKIPPED: {many} connections of {name}: they want ulimit -n {files}, and it is {limit}"
+                );
+                continue;
+            }
+            crowd.grow_to(many)?;
+            values.push((name, settled(&peer.process)?));
+        }
+        Ok(values)
     }
 }
 
