@@ -90,8 +90,23 @@ impl Connection {
         {
             pool.meet(endpoint);
         }
-        let opening = Self::of(Reach::of(gateway), endpoint, wanted);
+        let reach = Reach::of(gateway);
+        if let Some(waiting) = Self::waiting(reach, endpoint, wanted) {
+            return Ok(waiting);
+        }
+        // Apart: what it takes to make one is held by few requests, not by each connection from a client.
+        let opening = Box::pin(Self::of(reach, endpoint, wanted));
         tokio::time::timeout(patience, opening).await.unwrap_or(Err(ConnectFailure::Timeout))
+    }
+
+    /// One that waits, if such will do.
+    fn waiting(reach: Reach<'_>, endpoint: &Endpoint, wanted: Wanted) -> Option<Self> {
+        let pool = reach.pool(endpoint)?;
+        match endpoint.protocol {
+            Protocol::Http1 if wanted == Wanted::New => None,
+            Protocol::Http1 => pool.take().map(|client| Self::Http1 { client, reused: true }),
+            Protocol::H2c => pool.stream().map(|request| Self::Http2(Box::new(request))),
+        }
     }
 
     /// The same, for as long as it takes.
@@ -102,9 +117,8 @@ impl Connection {
     ) -> Result<Self, ConnectFailure> {
         match endpoint.protocol {
             Protocol::Http1 => {
-                let waiting = (wanted == Wanted::Any).then(|| reach.pool(endpoint)).flatten();
-                if let Some(client) = waiting.and_then(Pool::take) {
-                    return Ok(Self::Http1 { client, reused: true });
+                if let Some(waiting) = Self::waiting(reach, endpoint, wanted) {
+                    return Ok(waiting);
                 }
                 let link = link(reach, endpoint, Alpn::Http1).await?;
                 Ok(Self::Http1 { client: Box::new(H1Client::new(link)), reused: false })

@@ -107,11 +107,12 @@ pub(super) async fn serve(
     let Some(certificates) = &site.certificates else {
         return serve_h1(gateway, client, Link::plain(socket), &leave).await;
     };
-    let Some(stream) = secured(certificates, &mut client, socket).await else { return };
+    // Apart, as all that is not for long or not for most: a connection that waits for requests is to hold little.
+    let Some(stream) = Box::pin(secured(certificates, &mut client, socket)).await else { return };
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let link = Link::tls(tokio_rustls::TlsStream::Server(stream));
     if http2 {
-        serve_h2(gateway, client, link, &leave).await;
+        Box::pin(serve_h2(gateway, client, link, &leave)).await;
     } else {
         serve_h1(gateway, client, link, &leave).await;
     }
@@ -273,16 +274,16 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
             Some(Next::Refused(refused)) => {
                 let seen = exchange.down.glimpse();
                 exchange.refuse(refused, &seen).await;
-                return server.linger().await;
+                return Box::pin(server.linger()).await;
             }
             None if begun => {
                 let seen = exchange.down.glimpse();
                 exchange.time_out(&seen).await;
-                return server.linger().await;
+                return Box::pin(server.linger()).await;
             }
             Some(Next::Http2) => {
                 let (link, ahead) = server.into_parts();
-                return serve_h2(gateway, client, link.with_ahead(ahead), leave).await;
+                return Box::pin(serve_h2(gateway, client, link.with_ahead(ahead), leave)).await;
             }
             Some(Next::End) | None => return,
         }
@@ -290,7 +291,7 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
             if server.must_reset() {
                 server.io().reset_on_close();
             } else {
-                server.linger().await;
+                Box::pin(server.linger()).await;
             }
             return;
         }

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use crate::wire::{Dechunker, Decoded, Fields, Framing, Piece, Refused};
@@ -35,11 +36,38 @@ impl Input {
         io: &mut IO,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if self.bytes.capacity() == 0 {
+            return self.poll_first(io, cx);
+        }
         if self.bytes.capacity() - self.bytes.len() < LEAST_ROOM {
             let more = (2 * self.bytes.capacity()).clamp(2 * LEAST_ROOM, READ);
             self.bytes.reserve(more);
         }
         poll_read_buf(Pin::new(io), cx, &mut self.bytes)
+    }
+
+    /// Reads into memory that is there anyway, so that a connection that waits has no buffer.
+    fn poll_first<IO: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut IO,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); 2 * LEAST_ROOM];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        let filled = read.filled();
+        if !filled.is_empty() {
+            self.bytes.reserve(2 * LEAST_ROOM);
+            self.bytes.extend_from_slice(filled);
+        }
+        Poll::Ready(Ok(filled.len()))
+    }
+
+    /// Nothing is read for long, or for ever.
+    pub(super) fn release(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
     }
 
     /// Nothing is read for a while.
@@ -63,6 +91,9 @@ pub(super) struct Output {
 impl Output {
     /// Has heads and the like written at the end.
     pub(super) fn write(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(LEAST_ROOM);
+        }
         let before = self.tail.len();
         write(&mut self.tail);
         self.waiting += self.tail.len() - before;
@@ -114,6 +145,13 @@ impl Output {
     /// Whether all is written.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting == 0
+    }
+
+    /// Nothing is written for long, or for ever.
+    pub(super) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
     }
 
     /// Forgets what is not written.

@@ -145,7 +145,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Server<IO> {
 
     /// Whether another request may come: both messages have ended, and nobody said that the connection ends.
     pub fn rest(&mut self) -> bool {
-        self.input.rest();
+        self.input.release();
+        self.output.release();
         let whole = self.reading.has_ended() && self.writing == Writing::Ended && self.output.is_empty();
         whole && !self.close && !self.cut && !self.upgraded && !self.eof
     }
