@@ -56,6 +56,8 @@ fn host(authority: &str) -> &str {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) peer: IpAddr,
+    /// The same as each request's `X-Forwarded-For` has it: written once.
+    pub(super) peer_name: String,
     pub(super) site: Arc<Site>,
     /// The host that a TLS connection is for, if it said so (RFC 6066 §3).
     sni: Option<String>,
@@ -64,7 +66,7 @@ pub(super) struct Client {
 impl Client {
     /// A client of a listener.
     pub(super) fn new(peer: IpAddr, site: Arc<Site>) -> Self {
-        Self { peer, site, sni: None }
+        Self { peer, peer_name: peer.to_string(), site, sni: None }
     }
 
     /// The connection is not served, and those who run the router are told why.
@@ -100,7 +102,7 @@ pub(super) async fn serve(
     let edge = &site.edge;
     if edge.proxy_protocol {
         match introduced(&gateway, &client, &mut socket).await {
-            Some(peer) => client.peer = peer,
+            Some(peer) => (client.peer, client.peer_name) = (peer, peer.to_string()),
             None => return,
         }
     }

@@ -190,7 +190,7 @@ impl Gateway {
                 request.id = id;
             }
         }
-        let hop = headers::Hop { address: client.peer, trusted };
+        let hop = headers::Hop { address: &client.peer_name, trusted };
         headers::tell_upstream(head, hop, client.scheme(), &request.id);
     }
 }

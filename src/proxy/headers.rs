@@ -2,7 +2,6 @@
 //!
 //! Fields for one hop alone end in `wire`, which reads and writes them itself.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -34,32 +33,33 @@ fn is_clients_word(name: &[u8]) -> bool {
 
 /// The hop before this one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hop {
+pub(super) struct Hop<'a> {
     /// Its address.
-    pub(super) address: IpAddr,
+    pub(super) address: &'a str,
     /// Whether its word about the client counts (`trustedProxies`).
     pub(super) trusted: bool,
 }
 
 /// Tells the pod who asked, for what, and under which id. What a trusted hop said of that is kept, and its own address added;
 /// anyone else's word is replaced.
-pub(super) fn tell_upstream(head: &mut RequestHead, hop: Hop, scheme: &'static str, id: &RequestId) {
+pub(super) fn tell_upstream(head: &mut RequestHead, hop: Hop<'_>, scheme: &'static str, id: &RequestId) {
     let fields = &mut head.fields;
-    let mut chain = String::new();
     if hop.trusted {
+        let mut chain = String::new();
         for address in forwarded_for(fields) {
             chain.push_str(address);
             chain.push_str(", ");
         }
+        chain.push_str(hop.address);
         fields.remove(FORWARDED_FOR);
         fields.remove(REQUEST_ID);
+        fields.append(REQUEST_ID, id.as_str());
+        fields.append(FORWARDED_FOR, chain);
     } else {
         fields.retain(|name, _| !is_clients_word(name));
+        fields.append(REQUEST_ID, id.as_str());
+        fields.append(FORWARDED_FOR, hop.address);
     }
-    // Writing to a string cannot fail.
-    let _ = write!(chain, "{}", hop.address);
-    fields.append(REQUEST_ID, id.as_str());
-    fields.append(FORWARDED_FOR, chain);
     if fields.get(FORWARDED_PROTO).is_none() {
         fields.append(FORWARDED_PROTO, scheme);
     }
@@ -122,7 +122,7 @@ mod tests {
         let hop = IpAddr::from([10, 0, 0, 9]);
         let kept = RequestId::kept(&request.fields).unwrap();
         assert_eq!(client_behind(&request.fields, hop, &trusted), IpAddr::from([203, 0, 113, 7]));
-        tell_upstream(&mut request, Hop { address: hop, trusted: true }, "http", &kept);
+        tell_upstream(&mut request, Hop { address: &hop.to_string(), trusted: true }, "http", &kept);
         assert_eq!(get(&request, "x-forwarded-for"), ["203.0.113.7, 10.1.1.1, 10.0.0.9"]);
         assert_eq!(get(&request, "x-forwarded-proto"), ["https"]);
         assert_eq!(get(&request, "x-forwarded-host"), ["shop.example.com"]);
@@ -153,7 +153,7 @@ mod tests {
                 ("Traceparent", "00-abc"),
             ],
         );
-        tell_upstream(&mut request, Hop { address: [10, 0, 0, 9].into(), trusted: false }, "http", &id("id"));
+        tell_upstream(&mut request, Hop { address: "10.0.0.9", trusted: false }, "http", &id("id"));
         assert_eq!(get(&request, "x-forwarded-for"), ["10.0.0.9"]);
         assert_eq!(get(&request, "x-forwarded-proto"), ["http"]);
         assert_eq!(get(&request, "x-forwarded-host"), ["shop.example.com"]);

@@ -23,6 +23,12 @@ impl Fields {
         self.entries.clear();
     }
 
+    /// Makes room for so many more, whose names and values have so many bytes together.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.entries.reserve(fields);
+        self.bytes.reserve(bytes);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

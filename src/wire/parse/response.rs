@@ -107,6 +107,8 @@ fn take_fields(
     let says_a_length = head.status == StatusCode::NOT_MODIFIED
         || (to == Method::HEAD && !head.status.is_informational() && head.status != StatusCode::NO_CONTENT);
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS && control.options.upgrade;
+    let bytes = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
+    head.fields.reserve(fields.len(), bytes);
     for Header { name, value } in fields {
         match Kind::of(name.as_bytes()) {
             Kind::ContentLength if !says_a_length => {}
