@@ -200,7 +200,7 @@ async fn memory_of_idle_connections() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("serinus.yaml");
     let text = format!(
-        "listeners: [{{name: web, address: '0.0.0.0:0', maxConnections: 100000, timeouts: {{idle: 1h}}}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
+        "listeners: [{{name: web, address: '0.0.0.0:0', limits: {{connections: 100000}}, timeouts: {{idle: 1h}}}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
          discovery: {{static: {{web/svc: [{{address: '{}', labels: {{}}}}]}}}}\nroutes: [{{name: shop, service: web/svc, \
          versions: [{{name: v1}}]}}]\n",
         pod.address

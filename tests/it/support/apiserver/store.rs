@@ -143,6 +143,8 @@ pub(crate) struct Store {
     objects: BTreeMap<(Resource, Key), Value>,
     history: Vec<Change>,
     pages: BTreeMap<String, (u64, Vec<Value>)>,
+    /// How many tokens were given out: those of two lists at once must differ.
+    tokens: u64,
     pub(crate) said: Vec<Say>,
 }
 
@@ -246,7 +248,8 @@ impl Store {
             return Page { version, items, token: None, remaining: 0 };
         }
         let rest = items.split_off(limit);
-        let token = format!("page-{version}-{}-{}", self.pages.len(), rest.len());
+        self.tokens += 1;
+        let token = format!("page-{version}-{}-{}", self.tokens, rest.len());
         let remaining = rest.len();
         self.pages.insert(token.clone(), (version, rest));
         Page { version, items, token: Some(token), remaining }
