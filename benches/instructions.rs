@@ -56,9 +56,9 @@ fn deciding_by(what: Decider) -> RoutingTable {
 }
 
 #[library_benchmark]
-#[bench::by_weight(args = (Decider::Weight), setup = deciding_by, config = measured(1_605_332))]
-#[bench::by_5_rules(args = (Decider::FiveRules), setup = deciding_by, config = measured(6_789_332))]
-#[bench::by_cohort(args = (Decider::Cohort), setup = deciding_by, config = measured(3_900_038))]
+#[bench::by_weight(args = (Decider::Weight), setup = deciding_by, config = measured(1_455_332))]
+#[bench::by_5_rules(args = (Decider::FiveRules), setup = deciding_by, config = measured(6_639_332))]
+#[bench::by_cohort(args = (Decider::Cohort), setup = deciding_by, config = measured(3_750_038))]
 fn decision_for_a_browser(table: RoutingTable) -> RoutingTable {
     for _ in 0..TIMES {
         black_box(decide_for_browser(&table));
@@ -100,7 +100,7 @@ fn cluster(routes: u32) -> World {
 
 // Everything anew, once.
 #[library_benchmark]
-#[bench::of_100_routes_1_000_pods(args = (100), setup = cluster, config = measured(3_408_940))]
+#[bench::of_100_routes_1_000_pods(args = (100), setup = cluster, config = measured(3_415_792))]
 fn compile(mut world: World) -> (World, RoutingTable) {
     let everything = Touched { everything: true, ..Touched::default() };
     let table = world.compiler.compile(&world.desired, &everything, NOW);
@@ -117,7 +117,7 @@ fn pod_events(routes: u32) -> (World, Vec<ClusterChange>) {
 
 // A pod gets its deletionTimestamp, a hundred times.
 #[library_benchmark]
-#[bench::of_1_000_routes_10_000_pods(args = (1_000), setup = pod_events, config = measured(5_556_137))]
+#[bench::of_1_000_routes_10_000_pods(args = (1_000), setup = pod_events, config = measured(5_562_820))]
 fn recompile_after_100_pod_events((mut world, changes): (World, Vec<ClusterChange>)) -> World {
     for change in changes {
         black_box(world.hear(change));
@@ -127,7 +127,7 @@ fn recompile_after_100_pod_events((mut world, changes): (World, Vec<ClusterChang
 
 // From the client's bytes to a pod and back, on connections that are kept.
 #[library_benchmark]
-#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(30_460_000))]
+#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(29_234_765))]
 fn request(mut router: Proxied) -> Proxied {
     router.requests(TIMES);
     router
