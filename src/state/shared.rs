@@ -417,19 +417,25 @@ impl Shared {
     /// The commit that was under way failed, or nobody knows.
     pub fn failed(&mut self) {
         let Some(flight) = self.flight.take() else { return };
+        // What waited behind it was not sent, and is old by now.
+        self.pending.retain(|pending| {
+            flight.ids.contains(&pending.id)
+                || pending.waits_for_word()
+                || !pending.proposal.is_decided_anew()
+        });
         for pending in self.pending.iter_mut().filter(|pending| flight.ids.contains(&pending.id)) {
             pending.doubtful = true;
         }
     }
 
-    /// The store had this a moment ago. The routes that are other than was known, and those of them that are as the commit that is
-    /// under way would have them: it is in the store, whose word for that is still to come.
+    /// The store had this a moment ago. The routes that are other than was known, and those of them that hold a change of this
+    /// replica whose answer was lost, or is still to come.
     pub fn heard(&mut self, snapshot: Snapshot) -> (BTreeSet<RouteName>, BTreeSet<RouteName>) {
         let known = self.base.as_ref().and_then(|base| base.version.as_ref());
         let old = match (known, &snapshot.version) {
             // What was heard may be older than what was committed since.
             (Some(known), Some(heard)) => !heard.is_later_than(known),
-            // It is gone: what it had goes on here, and is in it again with the next change.
+            // It is gone: what it had goes on here, and is written again at once.
             (_, None) | (None, Some(_)) => false,
         };
         if old {

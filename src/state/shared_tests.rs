@@ -420,3 +420,21 @@ fn a_key_that_is_taken_out_is_written_again_unless_its_route_has_left_the_config
     assert_eq!(replica.shared.route(&shop()), None);
     assert!(!replica.shared.has_work());
 }
+
+#[test]
+fn s5_5_what_waits_behind_a_commit_that_fails_is_decided_anew() {
+    let mut server = Server::default();
+    let mut replica = settled(&mut server);
+    replica.shared.propose(shop(), Proposal::Ask(Asked::Start), by("a"));
+    quiet(&mut server, std::slice::from_mut(&mut replica));
+    let set = BTreeMap::from([("v2".to_owned(), Share::from_millionths(50_000).unwrap())]);
+    let other: RouteName = "other".parse().unwrap();
+    replica.shared.propose(other.clone(), Proposal::Set(set), by("b"));
+    replica.send();
+    let step = go_on(&replica, step_two());
+    replica.shared.propose(shop(), step, Request::of(Source::Rollout, NOW));
+    happen(&mut server, std::slice::from_mut(&mut replica), &Happens::Lost(0));
+    quiet(&mut server, std::slice::from_mut(&mut replica));
+    assert!(server.routes.contains_key(&other), "what somebody asked for is tried again");
+    assert_eq!(at(&server), ("10".to_owned(), 2), "whoever leads by now takes the step, or not");
+}
