@@ -45,6 +45,10 @@ pub(crate) enum Case {
     /// As 1k, with two workers.
     #[value(name = "2-workers")]
     TwoWorkers,
+    /// Serinus under a steady load, while its weights and pods change.
+    Changes,
+    /// Changes of weights, in each: how long they take, what they cost, and what becomes of connections.
+    Swap,
 }
 
 impl Case {
@@ -59,7 +63,7 @@ impl Case {
             format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\n{more}\r\n").into_bytes()
         };
         Some(match self {
-            Case::OneK | Case::TwoWorkers | Case::Latency | Case::Memory => {
+            Case::OneK | Case::TwoWorkers | Case::Latency | Case::Memory | Case::Changes | Case::Swap => {
                 (get("/1k", ""), Answer::Body(1024))
             }
             Case::Tiny => (get("/tiny", ""), Answer::Body(2)),

@@ -1,19 +1,20 @@
 //! The measuring: rounds in random order, the peer alone on its core, pods and clients on another.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
 use crate::case::{CONNECTIONS, Case};
+use crate::changes;
 use crate::crowd::Crowd;
 use crate::handshakes::Certificate;
 use crate::load::{Clients, Work, per_mille};
-use crate::peer::{self, Found, Kind, Peer, Protocol};
+use crate::peer::{self, Found, Kind, Peer, Protocol, Setup};
 use crate::process::Process;
-use crate::results::{Results, Row};
+use crate::results::Results;
 use crate::stop;
+use crate::swap;
 use crate::upstream::PODS;
 
 /// Before each measurement, at its load.
@@ -95,6 +96,8 @@ impl<'a> Lab<'a> {
                 Case::Memory => self.memory()?,
                 Case::Latency => self.latency()?,
                 Case::TwoWorkers => self.two_workers()?,
+                Case::Changes => changes::measure(self.plan, &self.folder, self.pods, &mut self.results)?,
+                Case::Swap => swap::measure(self.plan, &self.folder, self.pods, &mut self.results)?,
                 Case::H2 if self.h2load.is_none() => {
                     eprintln!("SKIPPED: h2, for h2load is not here (apt-get install nghttp2-client)");
                 }
@@ -122,7 +125,7 @@ impl<'a> Lab<'a> {
     ) -> anyhow::Result<Vec<Peer>> {
         let mut peers = Vec::new();
         for found in self.plan.found.iter().filter(|found| who(found.kind)) {
-            match Peer::start(found, &self.folder, cores, workers, self.pods) {
+            match Peer::start(found, &self.folder, cores, workers, self.pods, &Setup::Standard) {
                 Ok(peer) => peers.push(peer),
                 Err(error) => {
                     stop::go_on()?;
@@ -165,7 +168,7 @@ impl<'a> Lab<'a> {
                 };
                 let name = peer.kind.name();
                 match values {
-                    Ok(values) => self.keep(&case.name(), name, round, values),
+                    Ok(values) => self.results.keep(&case.name(), name, round, values),
                     // The others are worth measuring all the same.
                     Err(error) => {
                         stop::go_on()?;
@@ -175,12 +178,6 @@ impl<'a> Lab<'a> {
             }
         }
         Ok(())
-    }
-
-    fn keep(&mut self, case: &str, peer: &str, round: usize, values: Vec<(&str, f64)>) {
-        let values: BTreeMap<String, f64> =
-            values.into_iter().map(|(name, value)| (name.to_owned(), (value * 1e3).round() / 1e3)).collect();
-        self.results.rows.push(Row { case: case.to_owned(), peer: peer.to_owned(), round, values });
     }
 
     /// As `1k`, with two workers, which on two cores share one with the clients.
@@ -215,7 +212,7 @@ impl<'a> Lab<'a> {
                     let values =
                         open(peer, rate, length).with_context(|| format!("{case}, {}", peer.kind.name()))?;
                     let name = peer.kind.name();
-                    self.keep(case, name, round, values);
+                    self.results.keep(case, name, round, values);
                 }
             }
         }
@@ -226,7 +223,7 @@ impl<'a> Lab<'a> {
     fn memory(&mut self) -> anyhow::Result<()> {
         for found in &self.plan.found {
             match self.memory_of(found) {
-                Ok(values) => self.keep(&Case::Memory.name(), found.kind.name(), 1, values),
+                Ok(values) => self.results.keep(&Case::Memory.name(), found.kind.name(), 1, values),
                 Err(error) => {
                     stop::go_on()?;
                     eprintln!("FAILED: memory, {}: {error:#}", found.kind.name());
@@ -237,7 +234,7 @@ impl<'a> Lab<'a> {
     }
 
     fn memory_of(&self, found: &Found) -> anyhow::Result<Vec<(&'static str, f64)>> {
-        let peer = Peer::start(found, &self.folder, "0", 1, self.pods)?;
+        let peer = Peer::start(found, &self.folder, "0", 1, self.pods, &Setup::Standard)?;
         let (request, _) = Case::Memory.exchange().context("no request")?;
         let mut crowd = Crowd::new(peer.address(Protocol::Http1), request);
         let mut values = vec![("idle_kib", settled(&peer.process)?)];
@@ -312,7 +309,7 @@ fn open(peer: &mut Peer, rate: f64, length: Duration) -> anyhow::Result<Vec<(&'s
         ("p99_us", per_mille(&latencies, 990)),
         ("p999_us", per_mille(&latencies, 999)),
         ("busy_percent", cpu / seen.seconds / 1e4),
-        ("failures", seen.failures as f64),
+        ("failures", (seen.failures + seen.closed) as f64),
     ])
 }
 

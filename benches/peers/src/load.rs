@@ -14,7 +14,7 @@ use crate::message::{Reader, Side};
 use crate::stop;
 use crate::upstream::CANARY;
 
-/// After so many failures there is nothing worth measuring.
+/// So many of them, if nothing else is said.
 const MOST_FAILURES: u64 = 100;
 /// How long an answer is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,8 +50,10 @@ pub(crate) struct Seen {
     pub(crate) requests: u64,
     /// Of these, those of the canary.
     pub(crate) canary: u64,
-    /// Answers that were otherwise, and connections that were lost.
+    /// Answers that were otherwise, and connections that were lost with a request under way.
     pub(crate) failures: u64,
+    /// Connections that the peer closed while nothing was under way there.
+    pub(crate) closed: u64,
     /// How long it took.
     pub(crate) seconds: f64,
 }
@@ -64,8 +66,23 @@ pub(crate) struct Clients {
     ready: Vec<Ready>,
     buffer: Vec<u8>,
     seen: Seen,
-    /// Clients that have just got their answer, and when the request was due.
-    done: Vec<(usize, Instant)>,
+    /// Clients that have just got their answer.
+    done: Vec<Done>,
+    /// After so many failures there is nothing worth measuring.
+    pub(crate) most_failures: u64,
+}
+
+/// A request that is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    /// Which client it was.
+    pub(crate) place: usize,
+    /// When it should have been sent.
+    pub(crate) due: Instant,
+    /// When it was.
+    pub(crate) sent: Instant,
+    /// The first byte of the answer's body, which tells the pod; none if it failed.
+    pub(crate) first: Option<u8>,
 }
 
 struct Client {
@@ -75,8 +92,8 @@ struct Client {
     got: usize,
     /// How much of the request is sent.
     sent: usize,
-    /// When the request under way was due.
-    due: Option<Instant>,
+    /// When the request under way was due, and when it was sent.
+    due: Option<(Instant, Instant)>,
 }
 
 impl Clients {
@@ -89,6 +106,7 @@ impl Clients {
             buffer: vec![0; 64 * 1024],
             seen: Seen::default(),
             done: Vec::new(),
+            most_failures: MOST_FAILURES,
             work,
         };
         for place in 0..clients.work.connections {
@@ -122,8 +140,8 @@ impl Clients {
         }
         while begin.elapsed() < length {
             self.step(Duration::from_millis(20))?;
-            while let Some((place, _)) = self.done.pop() {
-                self.send(place, begin)?;
+            while let Some(done) = self.done.pop() {
+                self.send(done.place, begin)?;
             }
         }
         self.seen.seconds = begin.elapsed().as_secs_f64();
@@ -147,7 +165,8 @@ impl Clients {
             self.step(Duration::from_millis(100))?;
             came += self.done.drain(..).count();
         }
-        ensure!(self.seen.failures == 0, "{} failed", self.seen.failures);
+        let lost = self.seen.failures + self.seen.closed;
+        ensure!(lost == 0, "{lost} failed");
         Ok(())
     }
 
@@ -159,14 +178,32 @@ impl Clients {
         warm_up: Duration,
         length: Duration,
     ) -> anyhow::Result<(Vec<f64>, Seen)> {
+        let from = Instant::now() + warm_up;
+        let mut latencies = Vec::with_capacity((length.as_secs_f64() * rate) as usize);
+        let (seen, missing) = self.open_loop_with(rate, warm_up + length, |done, now| {
+            if done.due >= from {
+                latencies.push((now - done.due).as_secs_f64() * 1e6);
+            }
+        })?;
+        latencies.extend((0..missing).map(|_| PATIENCE.as_secs_f64() * 1e6));
+        latencies.sort_by(f64::total_cmp);
+        Ok((latencies, seen))
+    }
+
+    /// `rate` requests a second for so long; `each` is told of those that are over, and when that was. What was seen, and how many never came.
+    pub(crate) fn open_loop_with(
+        &mut self,
+        rate: f64,
+        length: Duration,
+        mut each: impl FnMut(Done, Instant),
+    ) -> anyhow::Result<(Seen, u64)> {
         self.seen = Seen::default();
         let mut idle: VecDeque<usize> = (0..self.clients.len()).collect();
         let begin = Instant::now();
         let due = |i: u64| begin + Duration::from_secs_f64(i as f64 / rate);
-        let total = ((warm_up + length).as_secs_f64() * rate) as u64;
-        let from = begin + warm_up;
-        let (mut next, mut latencies, mut came) = (0, Vec::with_capacity(total as usize), 0);
-        while came < total && begin.elapsed() < warm_up + length + PATIENCE {
+        let total = (length.as_secs_f64() * rate) as u64;
+        let (mut next, mut came) = (0, 0);
+        while came < total && begin.elapsed() < length + PATIENCE {
             while next < total && due(next) <= Instant::now() {
                 let Some(place) = idle.pop_front() else { break };
                 self.send(place, due(next))?;
@@ -178,25 +215,31 @@ impl Clients {
                 None => Duration::ZERO,
             };
             self.step(wait)?;
-            for (place, due) in self.done.drain(..) {
+            for done in self.done.drain(..) {
                 came += 1;
-                if due >= from {
-                    latencies.push(due.elapsed().as_secs_f64() * 1e6);
-                }
-                idle.push_back(place);
+                each(done, Instant::now());
+                idle.push_back(done.place);
             }
         }
         let missing = total - came;
-        latencies.extend((0..missing).map(|_| PATIENCE.as_secs_f64() * 1e6));
         self.seen.failures += missing;
         self.seen.seconds = begin.elapsed().as_secs_f64();
-        latencies.sort_by(f64::total_cmp);
-        Ok((latencies, self.seen.clone()))
+        Ok((self.seen.clone(), missing))
+    }
+
+    /// How many of the connections the peer has closed, with nothing under way.
+    pub(crate) fn gone(&mut self) -> usize {
+        let buffer = &mut self.buffer;
+        let gone = |client: &mut Client| match client.stream.read(buffer) {
+            Ok(read) => read == 0,
+            Err(error) => !events::not_yet(&error),
+        };
+        self.clients.iter_mut().map(gone).filter(|gone| *gone).count()
     }
 
     fn send(&mut self, place: usize, due: Instant) -> anyhow::Result<()> {
         if let Some(client) = self.clients.get_mut(place) {
-            client.due = Some(due);
+            client.due = Some((due, Instant::now()));
             client.sent = 0;
         }
         self.push(place)
@@ -247,10 +290,10 @@ impl Clients {
                 let taken = match client.take(self.work.answer, bytes) {
                     Ok((taken, whole)) => {
                         if let Some(first) = whole {
-                            let due = client.due.take().context("an answer that nobody asked for")?;
+                            let (due, sent) = client.due.take().context("an answer that nobody asked for")?;
                             self.seen.requests += 1;
                             self.seen.canary += u64::from(first == CANARY);
-                            self.done.push((place, due));
+                            self.done.push(Done { place, due, sent, first: Some(first) });
                         }
                         taken
                     }
@@ -264,17 +307,21 @@ impl Clients {
         }
     }
 
-    /// Counts a failure, and gives the client a new connection; it is done with its request.
+    /// Counts a failure, or a closed connection if nothing was under way, and gives the client a new one; it is done with its request.
     fn failed(&mut self, place: usize, why: &str) -> anyhow::Result<()> {
-        self.seen.failures += 1;
-        if self.seen.failures >= MOST_FAILURES {
-            bail!("{MOST_FAILURES} failures of {}; the last one: {why}", self.work.address);
+        let due = self.clients.get(place).and_then(|client| client.due);
+        match due {
+            Some((due, sent)) => {
+                self.seen.failures += 1;
+                self.done.push(Done { place, due, sent, first: None });
+            }
+            None => self.seen.closed += 1,
+        }
+        if self.seen.failures >= self.most_failures {
+            bail!("{} failures of {}; the last one: {why}", self.seen.failures, self.work.address);
         }
         let fresh = self.open(place)?;
         if let Some(client) = self.clients.get_mut(place) {
-            if let Some(due) = client.due {
-                self.done.push((place, due));
-            }
             *client = fresh;
         }
         Ok(())
@@ -328,48 +375,5 @@ pub(crate) fn per_mille(sorted: &[f64], part: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_those_of_the_nearest_rank() {
-        let sorted: Vec<f64> = (1..=1000).map(f64::from).collect();
-        assert_eq!(per_mille(&sorted, 500), 500.0);
-        assert_eq!(per_mille(&sorted, 990), 990.0);
-        assert_eq!(per_mille(&sorted, 999), 999.0);
-        assert_eq!(per_mille(&sorted, 1000), 1000.0);
-        assert!(per_mille(&[], 500).is_nan());
-    }
-
-    #[test]
-    fn a_stall_is_paid_for_by_all_that_were_due_meanwhile() {
-        use std::net::TcpListener;
-        // One connection, a pause of 200 ms before the first answer: at 100 a second, about 20 more were due.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a client");
-            let mut buffer = [0; 4096];
-            std::thread::sleep(Duration::from_millis(200));
-            while let Ok(read @ 1..) = stream.read(&mut buffer) {
-                for _ in 0..read / 18 {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").expect("it takes it");
-                }
-            }
-        });
-        let work = Work {
-            address,
-            connections: 1,
-            request: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            answer: Answer::Body(1),
-        };
-        let mut clients = Clients::connect(work).expect("connected");
-        let (latencies, seen) =
-            clients.open_loop(100.0, Duration::ZERO, Duration::from_millis(400)).expect("measured");
-        drop(clients);
-        server.join().expect("served");
-        assert_eq!((seen.requests, seen.failures), (40, 0));
-        let late = latencies.iter().filter(|latency| **latency > 50_000.0).count();
-        assert!(late >= 15, "{late} of {latencies:?}");
-    }
-}
+#[path = "load_tests.rs"]
+mod tests;

@@ -1,6 +1,10 @@
 //! The laboratory: Serinus beside nginx, HAProxy and Envoy. See README.md, and `run`.
 
+mod asker;
 mod case;
+mod change;
+mod changes;
+mod cluster;
 mod crowd;
 mod events;
 mod handshakes;
@@ -12,8 +16,10 @@ mod plot;
 mod process;
 mod relay;
 mod report;
+mod report_changes;
 mod results;
 mod stop;
+mod swap;
 mod upstream;
 
 use std::net::SocketAddr;

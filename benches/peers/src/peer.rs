@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
+use crate::change;
 use crate::load::{Answer, Clients, Work};
 use crate::process::Process;
 use crate::stop;
@@ -55,7 +56,24 @@ pub(crate) struct Found {
 pub(crate) struct Peer {
     pub(crate) kind: Kind,
     pub(crate) process: Process,
+    /// Its folder, with its files.
+    pub(crate) place: PathBuf,
+    /// Where its admin API is, if it has one.
+    pub(crate) admin: SocketAddr,
     ports: [u16; 3],
+}
+
+/// How a peer is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// As for all that does not change.
+    Standard,
+    /// So that its weights can change ([`crate::change`]).
+    Changing,
+    /// The same, and what was changed is on the disk before it is answered (Serinus).
+    Kept,
+    /// Finding its pods in a cluster (Serinus).
+    Cluster,
 }
 
 impl Kind {
@@ -151,9 +169,10 @@ impl Peer {
         cores: &str,
         workers: usize,
         pods: u16,
+        setup: &Setup,
     ) -> anyhow::Result<Self> {
         let name = found.kind.name();
-        let place = folder.join(format!("{name}-{workers}"));
+        let place = folder.join(format!("{name}-{workers}-{setup:?}"));
         fs::create_dir_all(&place)?;
         for file in ["tls.crt", "tls.key", "both.pem"] {
             fs::copy(folder.join(file), place.join(file))?;
@@ -162,10 +181,12 @@ impl Peer {
         for port in &mut ports {
             *port = free_port(Ipv4Addr::LOCALHOST)?;
         }
-        let command = set_up(found, &place, workers, ports, pods)?;
+        let command = set_up(found, &place, workers, ports, pods, setup)?;
         let process = Process::start(name, &place, cores, &command)?;
-        let [http, h2, tls, _] = ports;
-        let mut peer = Peer { kind: found.kind, process, ports: [http, h2, tls] };
+        let [http, h2, tls, admin] = ports;
+        let admin = (Ipv4Addr::LOCALHOST, admin).into();
+        let mut peer =
+            Peer { kind: found.kind, process, place: place.clone(), admin, ports: [http, h2, tls] };
         let log = || fs::read_to_string(place.join(format!("{name}.log"))).unwrap_or_default();
         peer.ready().with_context(|| format!("{name} does not answer; it says:\n{}", log()))?;
         Ok(peer)
@@ -211,17 +232,11 @@ fn set_up(
     workers: usize,
     ports: [u16; 4],
     pods: u16,
+    setup: &Setup,
 ) -> anyhow::Result<Vec<String>> {
     let [http, h2, tls, admin] = ports.map(|port| port.to_string());
     let workers = workers.to_string();
-    let (file, template) = match found.kind {
-        Kind::Relay | Kind::Pingora => ("", ""),
-        Kind::HaproxyTcp => ("haproxy.cfg", include_str!("../configs/haproxy-tcp.cfg")),
-        Kind::Nginx => ("nginx.conf", include_str!("../configs/nginx.conf")),
-        Kind::Haproxy => ("haproxy.cfg", include_str!("../configs/haproxy.cfg")),
-        Kind::Envoy => ("envoy.yaml", include_str!("../configs/envoy.yaml")),
-        Kind::Serinus => ("serinus.yaml", include_str!("../configs/serinus.yaml")),
-    };
+    let (file, template) = template(found.kind, setup);
     let all = |each: &dyn Fn(u8) -> String, which: std::ops::RangeInclusive<u8>| {
         which.map(each).collect::<Vec<_>>().join("\n")
     };
@@ -241,6 +256,9 @@ fn set_up(
         ("@CANARY@", &canary),
     ];
     let text = values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value));
+    if *setup != Setup::Standard {
+        change::prepare(found.kind, place, pods)?;
+    }
     if !file.is_empty() {
         fs::write(place.join(file), text)?;
     }
@@ -261,6 +279,27 @@ fn set_up(
         Kind::Serinus => ["run", "--config", file].map(str::to_owned).to_vec(),
     };
     Ok([vec![program], arguments].concat())
+}
+
+/// The file that it reads, and what is in it.
+fn template(kind: Kind, setup: &Setup) -> (&'static str, &'static str) {
+    match (kind, setup) {
+        (Kind::Relay | Kind::Pingora, _) => ("", ""),
+        (Kind::HaproxyTcp, _) => ("haproxy.cfg", include_str!("../configs/haproxy-tcp.cfg")),
+        (Kind::Nginx, Setup::Standard) => ("nginx.conf", include_str!("../configs/nginx.conf")),
+        (Kind::Nginx, _) => ("nginx.conf", include_str!("../configs/swap/nginx.conf")),
+        (Kind::Haproxy, Setup::Standard) => ("haproxy.cfg", include_str!("../configs/haproxy.cfg")),
+        (Kind::Haproxy, _) => ("haproxy.cfg", include_str!("../configs/swap/haproxy.cfg")),
+        (Kind::Envoy, Setup::Standard) => ("envoy.yaml", include_str!("../configs/envoy.yaml")),
+        (Kind::Envoy, _) => ("envoy.yaml", include_str!("../configs/swap/envoy.yaml")),
+        (Kind::Serinus, Setup::Standard | Setup::Changing) => {
+            ("serinus.yaml", include_str!("../configs/serinus.yaml"))
+        }
+        (Kind::Serinus, Setup::Kept) => ("serinus.yaml", include_str!("../configs/swap/serinus-kept.yaml")),
+        (Kind::Serinus, Setup::Cluster) => {
+            ("serinus.yaml", include_str!("../configs/swap/serinus-cluster.yaml"))
+        }
+    }
 }
 
 /// A pod in the words of a peer.

@@ -44,29 +44,51 @@ impl Process {
         Ok(())
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id())?).context("no process")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// How many processes it is, with its children.
+    pub(crate) fn many(&self) -> anyhow::Result<usize> {
+        Ok(self.family()?.len())
+    }
+
     /// Microseconds of CPU that it and its children have used, user and system.
     pub(crate) fn cpu_micros(&self) -> anyhow::Result<f64> {
         let per_second = rustix::param::clock_ticks_per_second() as f64;
         let mut ticks = 0.0;
         for pid in self.family()? {
-            let fields = stat(pid).with_context(|| format!("{}: process {pid} is gone", self.name))?;
+            // One that has just ended is in those of its parent.
+            let Some(fields) = stat(pid) else { continue };
             let number =
                 |i: usize| fields.get(i).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-            // utime and stime: fields 14 and 15 of proc(5), which begin here with the third.
-            ticks += number(11) + number(12);
+            // utime, stime, and those of its children that have ended: fields 14 to 17 of proc(5), which begin here with the third.
+            ticks += (11..=14).map(number).sum::<f64>();
         }
         Ok(ticks * 1e6 / per_second)
     }
 
     /// KiB of memory that it and its children have; what they share counts once (Pss).
     pub(crate) fn memory_kib(&self) -> anyhow::Result<f64> {
+        self.memory("Pss:")
+    }
+
+    /// KiB of memory that it and its children have, each for itself (Rss): what they share counts for each.
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<f64> {
+        self.memory("Rss:")
+    }
+
+    fn memory(&self, field: &str) -> anyhow::Result<f64> {
         let mut all = 0.0;
         for pid in self.family()? {
-            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-            let pss =
-                text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;
-            all += pss.trim().trim_end_matches(" kB").parse::<f64>()?;
+            // A child that has just ended has none.
+            let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
+            let Some(value) = text.lines().find_map(|line| line.strip_prefix(field)) else { continue };
+            all += value.trim().trim_end_matches(" kB").parse::<f64>()?;
         }
+        ensure!(all > 0.0, "{} is gone", self.name);
         Ok(all)
     }
 

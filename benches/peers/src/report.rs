@@ -6,6 +6,7 @@ use std::fmt::Write;
 use clap::ValueEnum;
 
 use crate::peer::Kind;
+use crate::report_changes;
 use crate::results::{Results, spread};
 
 /// Below this the peer waited for clients and pods: what it can is more.
@@ -71,6 +72,7 @@ pub(crate) fn tables(results: &Results) -> String {
     }
     latencies(&mut text, results, &peers);
     memory(&mut text, results, &peers);
+    report_changes::tables(&mut text, results);
     text
 }
 
@@ -85,7 +87,7 @@ fn rate(results: &Results, case: &str, peer: &str) -> Option<String> {
     Some(format!("{mark}{:.0}", results.median(case, peer, "per_second")?))
 }
 
-fn table(
+pub(crate) fn table(
     text: &mut String,
     title: &str,
     rows: &[&str],

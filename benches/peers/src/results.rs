@@ -50,6 +50,13 @@ impl Results {
         fs::write(path, text).with_context(|| path.display().to_string())
     }
 
+    /// Adds what was measured.
+    pub(crate) fn keep(&mut self, case: &str, peer: &str, round: usize, values: Vec<(&str, f64)>) {
+        let values: BTreeMap<String, f64> =
+            values.into_iter().map(|(name, value)| (name.to_owned(), (value * 1e3).round() / 1e3)).collect();
+        self.rows.push(Row { case: case.to_owned(), peer: peer.to_owned(), round, values });
+    }
+
     /// The names of the cases, as they were measured first.
     pub(crate) fn cases(&self) -> Vec<&str> {
         in_order(self.rows.iter().map(|row| row.case.as_str()))

@@ -16,6 +16,8 @@ pub(crate) const CANARY: u8 = b'z';
 /// What is answered, and how long the body is.
 pub(crate) const PATHS: [(&str, usize); 4] =
     [("/tiny", 2), ("/1k", 1024), ("/64k", 64 * 1024), ("/rich", 1024)];
+/// How many addresses each pod has: one after the other is that of a new pod (`changes`). The first one is all that other cases use.
+pub(crate) const GENERATIONS: u8 = 36;
 const NAMES: [&str; PATHS.len()] = ["/tiny", "/1k", "/64k", "/rich"];
 /// Ten fields more, such as an application sends.
 const RICH: &str = "Cache-Control: private, max-age=0, must-revalidate\r\nETag: \"5f2b8c-1a2b3c4d5e6f\"\r\n\
@@ -34,6 +36,11 @@ pub(crate) fn address(pod: u8, port: u16) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 9, pod), port).into()
 }
 
+/// Where the pod that takes the place of one listens, after so many others.
+pub(crate) fn later_address(pod: u8, generation: u8, port: u16) -> SocketAddr {
+    address(pod + PODS * (generation % GENERATIONS), port)
+}
+
 struct Connection {
     stream: TcpStream,
     pod: usize,
@@ -49,7 +56,7 @@ struct Connection {
 pub(crate) fn serve(port: u16) -> anyhow::Result<()> {
     let mut events = Events::new()?;
     let mut listeners = Vec::new();
-    for pod in 1..=PODS {
+    for pod in 1..=PODS * GENERATIONS {
         let address = address(pod, port);
         let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
         listener.set_nonblocking(true)?;
@@ -67,7 +74,7 @@ pub(crate) fn serve(port: u16) -> anyhow::Result<()> {
         for Ready { token, over } in ready.iter().copied() {
             let place = usize::try_from(token)?;
             if let Some(listener) = listeners.get(place) {
-                accept(listener, place, &events, &mut connections, &mut free)?;
+                accept(listener, (place, listeners.len()), &events, &mut connections, &mut free)?;
                 continue;
             }
             let place = place - listeners.len();
@@ -94,7 +101,7 @@ fn answer(pod: u8, (path, length): (&str, usize)) -> Vec<u8> {
 
 fn accept(
     listener: &TcpListener,
-    pod: usize,
+    (pod, tokens): (usize, usize),
     events: &Events,
     connections: &mut Vec<Option<Connection>>,
     free: &mut Vec<usize>,
@@ -107,10 +114,10 @@ fn accept(
         };
         events::prepare(&stream)?;
         let place = free.pop().unwrap_or(connections.len());
-        events.add(&stream, u64::from(PODS) + place as u64)?;
+        events.add(&stream, (tokens + place) as u64)?;
         let connection = Connection {
             stream,
-            pod,
+            pod: pod % usize::from(PODS),
             reader: Reader::default(),
             upgraded: false,
             frames: Vec::new(),
