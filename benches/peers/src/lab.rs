@@ -356,7 +356,7 @@ fn h2(
         std::thread::sleep(Duration::from_millis(5));
     }
     let cpu = peer.process.cpu_micros()? - before;
-    let said = std::fs::read_to_string(folder.join("h2load.log"))?;
+    let said = std::fs::read_to_string(folder.join("log/h2load.log"))?;
     let number = |before: &str| {
         let line = said.lines().find(|line| line.starts_with("requests:"))?;
         line.split(before).next()?.split_whitespace().last()?.parse::<f64>().ok()

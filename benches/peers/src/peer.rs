@@ -187,7 +187,7 @@ impl Peer {
         let admin = (Ipv4Addr::LOCALHOST, admin).into();
         let mut peer =
             Peer { kind: found.kind, process, place: place.clone(), admin, ports: [http, h2, tls] };
-        let log = || fs::read_to_string(place.join(format!("{name}.log"))).unwrap_or_default();
+        let log = || fs::read_to_string(place.join(format!("log/{name}.log"))).unwrap_or_default();
         peer.ready().with_context(|| format!("{name} does not answer; it says:\n{}", log()))?;
         Ok(peer)
     }

@@ -17,9 +17,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program on these cores, with what it says in `NAME.log` of the folder. It ends when the laboratory does, however that ends.
+    /// Starts a program on these cores, with what it says in `log/NAME.log` of the folder: apart from what it
+    /// watches there. It ends when the laboratory does, however that ends.
     pub(crate) fn start(name: &str, folder: &Path, cores: &str, program: &[String]) -> anyhow::Result<Self> {
-        let log = fs::File::create(folder.join(format!("{name}.log")))?;
+        fs::create_dir_all(folder.join("log"))?;
+        let log = fs::File::create(folder.join(format!("log/{name}.log")))?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "taskset", "-c", cores])
             .args(program)

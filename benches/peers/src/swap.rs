@@ -182,7 +182,8 @@ fn beside(peer: &Peer, changer: &mut Changer<'_>) -> anyhow::Result<Beside> {
     std::thread::sleep(BEFORE.saturating_sub(begin.elapsed()));
     for i in 0..CHANGES {
         stop::go_on()?;
-        let due = begin + BEFORE + PAUSE * i;
+        // Not in step with the load.
+        let due = begin + BEFORE + PAUSE * i + Duration::from_micros(fastrand::u64(0..1_000));
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let new = i % 2 == 0;
         let begin = Instant::now();
