@@ -1,24 +1,26 @@
 //! A deadline that is moved with every message: cheap to move, since most of them never pass.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
 /// A deadline. Moving it to a later time touches no timer: the timer that runs fires early, sees that it is early, and is set
-/// anew; so a connection that serves thousands of requests a second sets a timer every few seconds.
+/// anew; so a connection that serves thousands of requests a second sets a timer every few seconds, and polls one as often.
 #[derive(Debug)]
 pub struct Alarm {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes.
+    waker: Option<Waker>,
 }
 
 impl Alarm {
     /// One that is not set.
     #[must_use]
     pub fn new() -> Self {
-        Self { at: None, timer: None }
+        Self { at: None, timer: None, waker: None }
     }
 
     /// Sets it to `at`; nothing for never.
@@ -35,12 +37,20 @@ impl Alarm {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        let known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if at < timer.deadline() {
             timer.as_mut().reset(at);
+        } else if known && !timer.is_elapsed() {
+            // It runs, and wakes whom it was last polled for.
+            return Poll::Pending;
         }
         loop {
             match timer.as_mut().poll(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if known => return Poll::Pending,
+                Poll::Pending => {
+                    self.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
                 Poll::Ready(()) if timer.deadline() >= at => return Poll::Ready(()),
                 Poll::Ready(()) => timer.as_mut().reset(at),
             }
@@ -79,5 +89,23 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 22);
         alarm.set(None);
         assert!(tokio::time::timeout(Duration::from_secs(1_000), alarm.wait()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_wakes_who_polled_it_last() {
+        let start = Instant::now();
+        let mut alarm = Alarm::new();
+        alarm.after(Duration::from_secs(10));
+        let another = tokio::spawn(async move {
+            assert!(std::future::poll_fn(|cx| Poll::Ready(alarm.poll(cx))).await.is_pending());
+            alarm
+        });
+        let mut alarm = another.await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_secs(20), alarm.wait()).await.is_ok());
+        assert_eq!(start.elapsed().as_secs(), 10);
+        // The timer has fired, and runs again.
+        alarm.after(Duration::from_secs(5));
+        assert!(tokio::time::timeout(Duration::from_secs(20), alarm.wait()).await.is_ok());
+        assert_eq!(start.elapsed().as_secs(), 15);
     }
 }
