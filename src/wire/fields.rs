@@ -9,16 +9,32 @@ pub struct Fields {
     entries: Vec<Entry>,
 }
 
-/// Where a field's name and value are in the buffer.
+/// Where a field is in the buffer, as the line of HTTP/1 that it is written as: `NAME: VALUE`, ended by CRLF.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    name: (u32, u32),
-    value: (u32, u32),
+    start: u32,
+    colon: u32,
+    /// Behind its CRLF.
+    end: u32,
+}
+
+impl Entry {
+    fn name<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        slice(bytes, self.start, self.colon)
+    }
+
+    fn value<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        slice(bytes, self.colon + 2, self.end - 2)
+    }
 }
 
 impl Fields {
-    /// Forgets all, and keeps the memory.
+    /// Forgets all, and keeps the memory, unless it is a lot.
     pub fn clear(&mut self) {
+        if self.bytes.capacity() > KEPT {
+            *self = Self::default();
+            return;
+        }
         self.bytes.clear();
         self.entries.clear();
     }
@@ -26,7 +42,7 @@ impl Fields {
     /// Makes room for so many more, whose names and values have so many bytes together.
     pub fn reserve(&mut self, fields: usize, bytes: usize) {
         self.entries.reserve(fields);
-        self.bytes.reserve(bytes);
+        self.bytes.reserve(bytes + fields * (COLON.len() + CRLF.len()));
     }
 
     /// How many there are.
@@ -43,9 +59,20 @@ impl Fields {
 
     /// Adds a field at the end. Name and value are taken as they are: what comes from outside was checked before.
     pub fn append(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        let name = self.store(name.as_ref());
-        let value = self.store(value.as_ref());
-        self.entries.push(Entry { name, value });
+        let (name, value) = (name.as_ref(), value.as_ref());
+        let start = self.bytes.len();
+        self.bytes.reserve(name.len() + value.len() + COLON.len() + CRLF.len());
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(COLON);
+        self.bytes.extend_from_slice(value);
+        self.bytes.extend_from_slice(CRLF);
+        // A head is bounded to far less than 4 GiB.
+        let at = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.entries.push(Entry {
+            start: at(start),
+            colon: at(start + name.len()),
+            end: at(self.bytes.len()),
+        });
     }
 
     /// Puts this field in place of all of its name.
@@ -64,7 +91,7 @@ impl Fields {
     /// Keeps those fields of which this holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let bytes = &self.bytes;
-        self.entries.retain(|entry| keep(slice(bytes, entry.name), slice(bytes, entry.value)));
+        self.entries.retain(|entry| keep(entry.name(bytes), entry.value(bytes)));
     }
 
     /// The value of the first of this name.
@@ -81,16 +108,17 @@ impl Fields {
 
     /// The values of all of this name, in order.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter()
-            .filter(move |(other, _)| {
-                other.len() == name.len() && other.eq_ignore_ascii_case(name.as_bytes())
-            })
-            .map(|(_, value)| value)
+        let is = |entry: &&Entry| {
+            // Most differ in length.
+            (entry.colon - entry.start) as usize == name.len()
+                && entry.name(&self.bytes).eq_ignore_ascii_case(name.as_bytes())
+        };
+        self.entries.iter().filter(is).map(|entry| entry.value(&self.bytes))
     }
 
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries.iter().map(|entry| (slice(&self.bytes, entry.name), slice(&self.bytes, entry.value)))
+        self.entries.iter().map(|entry| (entry.name(&self.bytes), entry.value(&self.bytes)))
     }
 
     /// The elements of the comma-separated lists that all fields of this name hold together, trimmed, empty ones left out
@@ -104,24 +132,34 @@ impl Fields {
 
     /// Writes them as lines of HTTP/1, each ended by CRLF.
     pub fn write_to(&self, out: &mut impl BufMut) {
-        for (name, value) in self.iter() {
-            out.put_slice(name);
-            out.put_slice(b": ");
-            out.put_slice(value);
-            out.put_slice(b"\r\n");
-        }
+        self.write_those(|_| true, out);
     }
 
-    fn store(&mut self, bytes: &[u8]) -> (u32, u32) {
-        // A head is bounded to far less than 4 GiB.
-        let at = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let start = at(self.bytes.len());
-        self.bytes.extend_from_slice(bytes);
-        (start, at(self.bytes.len()))
+    /// The same of those whose names `keep` holds of. What lies side by side in the buffer is written at once.
+    pub(super) fn write_those(&self, keep: impl Fn(&[u8]) -> bool, out: &mut impl BufMut) {
+        let (mut start, mut end) = (0, 0);
+        for entry in self.entries.iter().filter(|entry| keep(entry.name(&self.bytes))) {
+            if entry.start != end {
+                out.put_slice(slice(&self.bytes, start, end));
+                start = entry.start;
+            }
+            end = entry.end;
+        }
+        out.put_slice(slice(&self.bytes, start, end));
+    }
+
+    /// How many bytes all of them have as lines, at most.
+    pub(super) fn written(&self) -> usize {
+        self.bytes.len()
     }
 }
 
-fn slice(bytes: &[u8], (start, end): (u32, u32)) -> &[u8] {
+/// How many bytes are kept for the next fields.
+const KEPT: usize = 8 * 1024;
+const COLON: &[u8] = b": ";
+const CRLF: &[u8] = b"\r\n";
+
+fn slice(bytes: &[u8], start: u32, end: u32) -> &[u8] {
     bytes.get(start as usize..end as usize).unwrap_or_default()
 }
 
@@ -150,5 +188,25 @@ mod tests {
         fields.write_to(&mut out);
         assert_eq!(out, b"Accept: a\r\nx-One: 4\r\n");
         assert!(fields.remove("accept") && !fields.remove("accept") && fields.len() == 1);
+    }
+
+    #[test]
+    fn those_that_are_kept_are_written_and_no_others() {
+        let mut fields = Fields::default();
+        for name in ["a", "b", "c", "d", "e"] {
+            fields.append(name, name.to_uppercase());
+        }
+        let written = |fields: &Fields, but: &str| {
+            let mut out = Vec::new();
+            fields.write_those(|name| !but.as_bytes().contains(&name[0]), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(&fields, "ac"), "b: B\r\nd: D\r\ne: E\r\n");
+        assert_eq!(written(&fields, "e"), "a: A\r\nb: B\r\nc: C\r\nd: D\r\n");
+        assert_eq!(written(&fields, "abcde"), "");
+        fields.remove("b");
+        fields.append("f", "");
+        assert_eq!(written(&fields, ""), "a: A\r\nc: C\r\nd: D\r\ne: E\r\nf: \r\n");
+        assert_eq!(fields.iter().last(), Some((&b"f"[..], &b""[..])));
     }
 }

@@ -1,7 +1,5 @@
 //! Writing heads.
 
-use std::fmt::Write;
-
 use bytes::{BufMut, BytesMut};
 use http::{Method, StatusCode};
 
@@ -9,8 +7,12 @@ use super::Framing;
 use super::control::Kind;
 use crate::wire::{Fields, RequestHead, ResponseHead};
 
+/// Room for what a head has besides its fields and what is asked for, as a rule.
+const REST: usize = 128;
+
 /// Writes the head of a request as HTTP/1.1, with `framing` (never [`Framing::UntilClose`]).
 pub fn write_request(head: &RequestHead, framing: Framing, out: &mut BytesMut) {
+    out.reserve(head.method.as_str().len() + head.target.len() + head.fields.written() + REST);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(head.target.as_bytes());
@@ -38,6 +40,7 @@ pub fn write_request(head: &RequestHead, framing: Framing, out: &mut BytesMut) {
 /// [`Framing::None`] says that the body has no bytes, where one could be and no `Content-Length` is among the fields.
 /// [`Framing::UntilClose`] says nothing, which is right for an answer to HEAD of unknown length, too.
 pub fn write_response(head: &ResponseHead, framing: Framing, close: bool, out: &mut BytesMut) {
+    out.reserve(head.fields.written() + REST);
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(head.status.as_str().as_bytes());
     out.put_u8(b' ');
@@ -64,14 +67,13 @@ pub fn write_response(head: &ResponseHead, framing: Framing, close: bool, out: &
 /// The fields, less those that say how the message is carried on this hop, which are written from what is known of that:
 /// there is never a second opinion in one head, whoever put the fields together. Those of the kind `keeps` stay.
 fn write_fields(fields: &Fields, keeps: Kind, out: &mut BytesMut) {
-    for (name, value) in fields.iter() {
+    let stays = |name: &[u8]| {
         let kind = Kind::of(name);
         let framing =
             matches!(kind, Kind::Connection | Kind::ContentLength | Kind::TransferEncoding | Kind::Upgrade);
-        if !framing || kind == keeps {
-            field(name, value, out);
-        }
-    }
+        !framing || kind == keeps
+    };
+    fields.write_those(stays, out);
 }
 
 fn write_upgrade(protocol: &str, out: &mut BytesMut) {
@@ -82,8 +84,7 @@ fn write_upgrade(protocol: &str, out: &mut BytesMut) {
 }
 
 fn write_length(length: u64, out: &mut BytesMut) {
-    // Writing to memory does not fail.
-    let _ = write!(out, "Content-Length: {length}\r\n");
+    field("Content-Length", itoa::Buffer::new().format(length), out);
 }
 
 fn field(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>, out: &mut BytesMut) {
