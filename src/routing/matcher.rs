@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use regex::{Regex, RegexSet};
 
 use crate::model::{HostMatch, PathMatch, RouteSpec};
@@ -15,11 +16,15 @@ use crate::model::{HostMatch, PathMatch, RouteSpec};
 /// The place of a route in its table.
 pub type RouteIndex = usize;
 
+/// What is in the config, looked for by what clients say. The hash is a fast one with a random seed: nobody who would like
+/// entries to collide says what is in a map.
+type Map<T> = HashMap<Box<str>, T, RandomState>;
+
 /// The routes by host and path.
 #[derive(Debug, Default)]
 pub struct Matcher {
-    exact: HashMap<Box<str>, Paths>,
-    suffixes: HashMap<Box<str>, Paths>,
+    exact: Map<Paths>,
+    suffixes: Map<Paths>,
     every: Paths,
 }
 
@@ -31,8 +36,8 @@ const SET_LIMIT: usize = 256 << 20;
 
 #[derive(Debug, Default)]
 struct Paths {
-    exact: HashMap<Box<str>, RouteIndex>,
-    prefixes: HashMap<Box<str>, RouteIndex>,
+    exact: Map<RouteIndex>,
+    prefixes: Map<RouteIndex>,
     longest_prefix: usize,
     /// Longest pattern first.
     regexes: Vec<(Regex, RouteIndex)>,
@@ -116,11 +121,12 @@ impl Matcher {
 
 /// The host in lower case, without port and trailing dot; nothing when it is too long to be one.
 fn plain_host<'a>(host: &'a str, buffer: &'a mut [u8; LONGEST_HOST]) -> Option<&'a str> {
-    let host = match (host.starts_with('['), host.find(']'), host.rsplit_once(':')) {
-        (true, Some(end), _) => host.get(..=end)?,
-        (false, _, Some((host, _port))) => host,
-        _ => host,
+    let end = if host.starts_with('[') {
+        host.find(']').map(|end| end + 1)
+    } else {
+        host.bytes().rposition(|byte| byte == b':')
     };
+    let host = end.map_or(Some(host), |end| host.get(..end))?;
     let host = host.strip_suffix('.').unwrap_or(host);
     if !host.bytes().any(|b| b.is_ascii_uppercase()) {
         return (host.len() <= LONGEST_HOST).then_some(host);
