@@ -42,7 +42,8 @@ impl RequestHead {
     /// The path, without the query.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+        let end = memchr::memchr(b'?', self.target.as_bytes());
+        end.and_then(|end| self.target.get(..end)).unwrap_or(&self.target)
     }
 
     /// Forgets all, and keeps the memory.
@@ -72,6 +73,14 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// Forgets all, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.status = StatusCode::OK;
+        self.version = Version::Http11;
+        self.fields.clear();
+        self.upgrade.clear();
+    }
+
     /// Whether more is to come: 1xx, save 101 (RFC 9110 §15.2).
     #[must_use]
     pub fn is_interim(&self) -> bool {

@@ -27,24 +27,34 @@ pub(in crate::wire) enum Kind {
 
 impl Kind {
     pub(in crate::wire) fn of(name: &[u8]) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        match name.len() {
-            2 if is("TE") => Self::Te,
-            4 if is("Host") => Self::Host,
-            5 if is("Proxy") => Self::Hop,
-            6 if is("Expect") => Self::Expect,
-            7 if is("Upgrade") => Self::Upgrade,
-            10 if is("Connection") => Self::Connection,
-            10 if is("Keep-Alive") => Self::Hop,
-            14 if is("Content-Length") => Self::ContentLength,
-            14 if is("HTTP2-Settings") => Self::Hop,
-            16 if is("Proxy-Connection") => Self::Hop,
-            17 if is("Transfer-Encoding") => Self::TransferEncoding,
-            18 if is("Proxy-Authenticate") => Self::Hop,
-            19 if is("Proxy-Authorization") => Self::Hop,
+        let Some(first) = name.first() else { return Self::Other };
+        // Most are told from these by their length and their first letter.
+        match (name.len(), first.to_ascii_lowercase()) {
+            (2, b't') if is(name, b"te") => Self::Te,
+            (4, b'h') if is(name, b"host") => Self::Host,
+            (5, b'p') if is(name, b"proxy") => Self::Hop,
+            (6, b'e') if is(name, b"expect") => Self::Expect,
+            (7, b'u') if is(name, b"upgrade") => Self::Upgrade,
+            (10, b'c') if is(name, b"connection") => Self::Connection,
+            (10, b'k') if is(name, b"keep-alive") => Self::Hop,
+            (14, b'c') if is(name, b"content-length") => Self::ContentLength,
+            (14, b'h') if is(name, b"http2-settings") => Self::Hop,
+            (16, b'p') if is(name, b"proxy-connection") => Self::Hop,
+            (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            (18, b'p') if is(name, b"proxy-authenticate") => Self::Hop,
+            (19, b'p') if is(name, b"proxy-authorization") => Self::Hop,
             _ => Self::Other,
         }
     }
+}
+
+/// Whether a field's name is this one, which is written in lower case, whatever case it has: all bytes at once, for the compiler
+/// knows how many they are.
+fn is<const N: usize>(name: &[u8], other: &[u8; N]) -> bool {
+    let differ = |name: &[u8; N]| {
+        name.iter().zip(other).fold(0, |differ, (a, b)| differ | (a.to_ascii_lowercase() ^ b))
+    };
+    name.try_into().is_ok_and(|name| differ(name) == 0)
 }
 
 /// What the fields of a message say about its carriage.
@@ -109,10 +119,11 @@ impl<'a> Control<'a> {
 /// Digits alone, few enough for every reader: neither sign nor list nor more than 63 bits.
 fn content_length(value: &[u8]) -> Result<u64, Refused> {
     let bad = Refused::bad("the Content-Length is not one number");
-    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() || value.len() > 19 {
         return Err(bad);
     }
-    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(bad)
+    let add = |sum: u64, byte: &u8| byte.is_ascii_digit().then(|| 10 * sum + u64::from(byte - b'0'));
+    value.iter().try_fold(0, add).ok_or(bad)
 }
 
 /// `chunked` alone. What is well formed and could be carried by somebody else is told apart from what wants to be taken for
@@ -142,8 +153,8 @@ pub(super) struct Options<'a> {
     pub(super) upgrade: bool,
     /// What is wrong with it, where that was passed over.
     pub(super) wrong: Option<Refused>,
-    named: [&'a [u8]; MOST_NAMED],
-    count: usize,
+    /// Hardly any message names one.
+    named: Vec<&'a [u8]>,
 }
 
 impl<'a> Options<'a> {
@@ -173,15 +184,16 @@ impl<'a> Options<'a> {
             self.wrong = Some(DROPS);
             return Ok(());
         }
-        let place = self.named.get_mut(self.count).ok_or(Refused::bad("Connection names too many fields"))?;
-        *place = option;
-        self.count += 1;
+        if self.named.len() == MOST_NAMED {
+            return Err(Refused::bad("Connection names too many fields"));
+        }
+        self.named.push(option);
         Ok(())
     }
 
     /// The fields that are named.
     pub(super) fn named(&self) -> &[&'a [u8]] {
-        self.named.get(..self.count).unwrap_or_default()
+        &self.named
     }
 
     /// Whether this field is named.

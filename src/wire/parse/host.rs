@@ -12,6 +12,10 @@ use crate::wire::Refused;
 /// # Errors
 /// When it is anything else.
 pub fn check_authority(text: &[u8]) -> Result<(), Refused> {
+    // Most are a name alone.
+    if check_name(text).is_ok() {
+        return Ok(());
+    }
     let (host, port) = split_port(text)?;
     if let Some(port) = port {
         check_port(port)?;

@@ -32,8 +32,17 @@ pub fn request(bytes: &[u8], edge: &Edge, head: &mut RequestHead) -> Result<Opti
     check_method(bytes)?;
     let Some(first) = lines::line(bytes, edge.request_line, TOO_LONG)? else { return Ok(None) };
     check_version(bytes.get(..first).unwrap_or_default())?;
-    let after = bytes.get(first + 2..).unwrap_or_default();
     let most = edge.header_count.min(MOST_FIELDS);
+    let mut slots = [MaybeUninit::uninit(); MOST_FIELDS];
+    let mut found = httparse::Request::new(&mut []);
+    if let Ok(Status::Complete(end)) = found.parse_with_uninit_headers(bytes, &mut slots)
+        && lines::are_plain(bytes, (first, end), found.headers, (edge.header_bytes, most))
+    {
+        let (framing, close) = understand(&found, edge, head)?;
+        return Ok(Some(Parsed { consumed: skipped + end, framing, close }));
+    }
+    // It is not all there, or something is to be said against it: line by line, then.
+    let after = bytes.get(first + 2..).unwrap_or_default();
     let fields = lines::fields(after, (edge.header_bytes, TOO_LARGE), (most, TOO_MANY))?;
     let Some(end) = fields.map(|length| first + 2 + length) else { return Ok(None) };
     let mut slots = [MaybeUninit::uninit(); MOST_FIELDS];

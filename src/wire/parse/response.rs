@@ -35,15 +35,23 @@ pub fn response(
 ) -> Result<Option<Parsed>, Refused> {
     check_begin(bytes)?;
     let Some(first) = lines::line(bytes, STATUS_LINE.0, STATUS_LINE.1)? else { return Ok(None) };
+    let mut slots = [MaybeUninit::uninit(); MOST_FIELDS];
+    let mut found = httparse::Response::new(&mut []);
+    let tokeniser = httparse::ParserConfig::default();
+    if let Ok(Status::Complete(end)) =
+        tokeniser.parse_response_with_uninit_headers(&mut found, bytes, &mut slots)
+        && lines::are_plain(bytes, (first, end), found.headers, (FIELD_BYTES.0, FIELD_COUNT.0))
+    {
+        let (framing, close) = understand(&found, to, asked, head)?;
+        return Ok(Some(Parsed { consumed: end, framing, close }));
+    }
+    // It is not all there, or something is to be said against it: line by line, then.
     let fields = lines::fields(bytes.get(first + 2..).unwrap_or_default(), FIELD_BYTES, FIELD_COUNT)?;
     let Some(end) = fields.map(|length| first + 2 + length) else { return Ok(None) };
     let mut slots = [MaybeUninit::uninit(); MOST_FIELDS];
     let mut found = httparse::Response::new(&mut []);
     let whole = bytes.get(..end).unwrap_or_default();
-    match httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut found, whole, &mut slots)
-        .map_err(malformed)?
-    {
+    match tokeniser.parse_response_with_uninit_headers(&mut found, whole, &mut slots).map_err(malformed)? {
         Status::Complete(length) if length == end => {}
         // The tokeniser and the search for line ends disagree. They cannot.
         Status::Complete(_) | Status::Partial => return Err(Refused::bad("the head is malformed")),

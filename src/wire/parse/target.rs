@@ -30,7 +30,8 @@ pub fn normalise_target(raw: &str, edge: &Edge, out: &mut String) -> Result<(), 
     if !raw.starts_with('/') {
         return Err(Refused::bad("the target does not begin with a slash"));
     }
-    let (path, query) = raw.find('?').and_then(|at| raw.split_at_checked(at)).unwrap_or((raw, ""));
+    let query = memchr::memchr(b'?', raw.as_bytes());
+    let (path, query) = query.and_then(|at| raw.split_at_checked(at)).unwrap_or((raw, ""));
     let mut quoted = false;
     for byte in query.bytes() {
         match byte {
