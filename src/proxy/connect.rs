@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -74,7 +74,7 @@ pub(super) enum Wanted {
 }
 
 impl Connection {
-    /// A connection to this endpoint of this route.
+    /// A connection to this endpoint of this route; `now` may be a few milliseconds old.
     ///
     /// # Errors
     /// When there is none to be had within `timeouts.connect`.
@@ -83,6 +83,7 @@ impl Connection {
         route: &Route,
         endpoint: &Arc<Endpoint>,
         wanted: Wanted,
+        now: Instant,
     ) -> Result<Self, ConnectFailure> {
         let patience = route.spec.traffic.timeouts.connect;
         if endpoint.protocol == Protocol::Http1
@@ -91,7 +92,7 @@ impl Connection {
             pool.meet(endpoint);
         }
         let reach = Reach::of(gateway);
-        if let Some(waiting) = Self::waiting(reach, endpoint, wanted) {
+        if let Some(waiting) = Self::waiting(reach, endpoint, wanted, now) {
             return Ok(waiting);
         }
         // Apart: what it takes to make one is held by few requests, not by each connection from a client.
@@ -100,11 +101,11 @@ impl Connection {
     }
 
     /// One that waits, if such will do.
-    fn waiting(reach: Reach<'_>, endpoint: &Endpoint, wanted: Wanted) -> Option<Self> {
+    fn waiting(reach: Reach<'_>, endpoint: &Endpoint, wanted: Wanted, now: Instant) -> Option<Self> {
         let pool = reach.pool(endpoint)?;
         match endpoint.protocol {
             Protocol::Http1 if wanted == Wanted::New => None,
-            Protocol::Http1 => pool.take().map(|client| Self::Http1 { client, reused: true }),
+            Protocol::Http1 => pool.take(now).map(|client| Self::Http1 { client, reused: true }),
             Protocol::H2c => pool.stream().map(|request| Self::Http2(Box::new(request))),
         }
     }
@@ -117,7 +118,7 @@ impl Connection {
     ) -> Result<Self, ConnectFailure> {
         match endpoint.protocol {
             Protocol::Http1 => {
-                if let Some(waiting) = Self::waiting(reach, endpoint, wanted) {
+                if let Some(waiting) = Self::waiting(reach, endpoint, wanted, Instant::now()) {
                     return Ok(waiting);
                 }
                 let link = link(reach, endpoint, Alpn::Http1).await?;
@@ -160,13 +161,22 @@ impl Connection {
         matches!(self, Self::Http1 { reused: true, .. })
     }
 
-    /// Keeps it for another request, if it is fit for one.
-    pub(super) fn keep(self, gateway: &Gateway, endpoint: &Endpoint) {
+    /// A head for an answer, with the memory of former ones.
+    pub(super) fn room_for_head(&mut self) -> ResponseHead {
+        match self {
+            Self::Http1 { client, .. } => client.room_for_head(),
+            Self::Http2(_) => ResponseHead::default(),
+        }
+    }
+
+    /// Keeps it for another request, if it is fit for one; with the memory of this head.
+    pub(super) fn keep(self, gateway: &Gateway, endpoint: &Endpoint, now: Instant, head: ResponseHead) {
         if let Self::Http1 { mut client, .. } = self
             && client.rest()
             && let Some(pool) = gateway.pools.of(endpoint)
         {
-            pool.keep(client, endpoint);
+            client.keep_room(head);
+            pool.keep(client, endpoint, now);
         }
     }
 

@@ -213,7 +213,9 @@ async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
                 Exchange { gateway: &gateway, client: &client, down: &mut down, alarm: &mut alarm };
             let serving = async {
                 match head {
-                    Ok((mut head, length)) => exchange.serve(&mut head, length).await,
+                    Ok((mut head, length)) => {
+                        exchange.serve(&mut head, length).await;
+                    }
                     Err((refused, seen)) => exchange.refuse(refused, &seen).await,
                 }
             };
@@ -249,11 +251,11 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
     let mut server = H1Server::new(link, Arc::clone(edge));
     let mut head = RequestHead::default();
     let mut alarm = Alarm::new();
-    let mut patience = edge.header_timeout;
+    alarm.after(edge.header_timeout);
     let left = leave.cancelled();
     tokio::pin!(left);
+    let mut asked = false;
     loop {
-        alarm.after(patience);
         let mut begun = false;
         let next = poll_fn(|cx| {
             if let Poll::Ready(next) = server.poll_next(cx, &mut head) {
@@ -263,7 +265,11 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
             if server.has_begun() && !std::mem::replace(&mut begun, true) {
                 alarm.after(edge.header_timeout);
             }
-            if !begun && left.as_mut().poll(cx).is_ready() {
+            // Asked once: a task has one waker for all its life.
+            if !std::mem::replace(&mut asked, true) {
+                let _ = left.as_mut().poll(cx);
+            }
+            if !begun && leave.is_cancelled() {
                 return Poll::Ready(None);
             }
             alarm.poll(cx).map(|()| None)
@@ -271,7 +277,7 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
         .await;
         let mut exchange =
             Exchange { gateway: &gateway, client: &client, down: &mut server, alarm: &mut alarm };
-        match next {
+        let ended = match next {
             Some(Next::Request(length)) => exchange.serve(&mut head, length).await,
             Some(Next::Refused(refused)) => {
                 let seen = exchange.down.glimpse();
@@ -288,7 +294,7 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
                 return Box::pin(serve_h2(gateway, client, link.with_ahead(ahead), leave)).await;
             }
             Some(Next::End) | None => return,
-        }
+        };
         if !server.rest() {
             if server.must_reset() {
                 server.io().reset_on_close();
@@ -297,7 +303,7 @@ async fn serve_h1(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
             }
             return;
         }
-        patience = edge.idle_timeout;
+        alarm.set(Some(ended + edge.idle_timeout));
     }
 }
 

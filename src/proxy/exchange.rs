@@ -44,8 +44,8 @@ pub(super) struct Exchange<'a, D> {
 }
 
 impl<D: Downstream> Exchange<'_, D> {
-    /// Serves a request that passed every check of `wire`.
-    pub(super) async fn serve(&mut self, head: &mut RequestHead, length: Length) {
+    /// Serves a request that passed every check of `wire`; returns when it ended.
+    pub(super) async fn serve(&mut self, head: &mut RequestHead, length: Length) -> Instant {
         let (gateway, client) = (self.gateway, self.client);
         let mut entry = Entry { gateway, client, head, request: Request::new(), ended: false };
         if gateway.is_closing() {
@@ -70,7 +70,7 @@ impl<D: Downstream> Exchange<'_, D> {
             }
             None => {}
         }
-        entry.end();
+        entry.end()
     }
 
     /// Answers what is not a request that can be served; `seen` of it is logged.
@@ -130,7 +130,8 @@ impl<D: Downstream> Exchange<'_, D> {
         if !self.client.is_for(&head.authority) {
             return Err(own(AnswerReason::Misdirected));
         }
-        let routed = request.routed.insert(self.gateway.route(self.client, head).map_err(own)?);
+        let routed =
+            request.routed.insert(self.gateway.route(self.client, head, request.started).map_err(own)?);
         if routed.version().is_none_or(|v| v.candidates().is_empty()) {
             return Err(own(AnswerReason::NoEndpoints));
         }
@@ -150,7 +151,7 @@ impl<D: Downstream> Exchange<'_, D> {
             routed.cookie = seen::cookie(routed, head);
         }
         request.copy = request.routed.as_ref().and_then(|routed| Draft::begin(routed, head, &mut body));
-        match self.attempts(head, &mut body, limits, request).await {
+        match self.attempts(head, &mut body, &limits, request).await {
             Ok(()) => {
                 // Now that nothing of it can stand in its way.
                 if let Some(copy) = request.copy.take() {
@@ -195,7 +196,7 @@ impl<D: Downstream> Exchange<'_, D> {
         &mut self,
         head: &mut RequestHead,
         body: &mut Body,
-        limits: Limits,
+        limits: &Limits,
         request: &mut Request,
     ) -> Result<(), Failure> {
         let mut permit = None;
@@ -213,7 +214,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 return Ok(());
             };
             let Some(routed) = request.routed.as_mut() else { return Err(failure) };
-            let shields = shields(&failure, routed, &limits);
+            let shields = shields(&failure, routed, limits);
             let again = if request.status != 0 || !body.can_be_repeated() {
                 Again::Never
             } else if shields {
@@ -247,7 +248,7 @@ impl<D: Downstream> Exchange<'_, D> {
         &mut self,
         head: &mut RequestHead,
         body: &mut Body,
-        limits: Limits,
+        limits: &Limits,
         request: &mut Request,
         wanted: Wanted,
         permit: &mut Option<RetryPermit>,
@@ -257,8 +258,10 @@ impl<D: Downstream> Exchange<'_, D> {
         let mut connection = connection(gateway, head, routed, wanted).await?;
         let reused = connection.is_reused();
         connection.start(head, body.length);
-        let mut relay = Relay::new(&mut *self.down, &mut connection, body, limits, self.alarm);
-        let mut answer = ResponseHead::default();
+        let mut answer = connection.room_for_head();
+        // One that waited took no time to be had.
+        let begun = if reused { Instant::from_std(routed.attempted_at) } else { Instant::now() };
+        let mut relay = Relay::new(&mut *self.down, &mut connection, body, *limits, self.alarm, begun);
         let length = match relay.head(&mut answer).await {
             Ok(length) => length,
             Err(failure) => {
@@ -275,7 +278,7 @@ impl<D: Downstream> Exchange<'_, D> {
             gateway.failed(&failure, routed, reused);
             return Err(failure);
         }
-        let took = routed.attempted_at.elapsed();
+        let took = relay.now().into_std().saturating_duration_since(routed.attempted_at);
         let status = answer.status.as_u16();
         let retries = &routed.route.spec.traffic.retries;
         let shields = status >= 500 && routed.may_shield();
@@ -291,7 +294,7 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         request.status = status;
         relay.digest = request.copy.as_ref().and_then(Draft::digest);
-        let passed = pass_on(gateway, &mut relay, answer, length, routed).await;
+        let passed = pass_on(gateway, &mut relay, &mut answer, length, routed).await;
         request.bytes = relay.answered;
         match passed {
             Ok(()) => {
@@ -299,8 +302,10 @@ impl<D: Downstream> Exchange<'_, D> {
                 if let Some(copy) = &mut request.copy {
                     copy.answered(status, took, relay.digest.take());
                 }
+                let now = Instant::now().into_std();
+                request.answered_at = Some(now);
                 if let Some(at) = &routed.at {
-                    connection.keep(gateway, at.endpoint());
+                    connection.keep(gateway, at.endpoint(), now, answer);
                 }
                 Ok(())
             }
@@ -338,7 +343,7 @@ async fn connection(
         // Only HTTP/1.0 may leave it out; the pod is spoken to in HTTP/1.1.
         head.fields.set("Host", endpoint.id.address.to_string());
     }
-    Connection::open(gateway, &routed.route, &endpoint, wanted).await.map_err(|error| {
+    Connection::open(gateway, &routed.route, &endpoint, wanted, routed.attempted_at).await.map_err(|error| {
         let failure = Failure::Connect(error);
         gateway.failed(&failure, routed, false);
         failure
@@ -349,7 +354,7 @@ async fn connection(
 async fn pass_on<D: Downstream>(
     gateway: &Gateway,
     relay: &mut Relay<'_, D, Connection>,
-    mut answer: ResponseHead,
+    answer: &mut ResponseHead,
     length: Length,
     routed: &Routed,
 ) -> Result<(), Failure> {
@@ -365,14 +370,14 @@ async fn pass_on<D: Downstream>(
     if gateway.is_closing() {
         relay.down.close_after();
     }
-    relay.down.start(&answer, length);
+    relay.down.start(answer, length);
     if upgraded {
         relay.upgrade();
     } else if length == Length::None {
         let patience = relay.limits.client_write;
         return relay::flush(relay.down, relay.alarm, patience).await.map_err(Failure::Client);
     }
-    if upgraded || is_stream(&answer) {
+    if upgraded || is_stream(answer) {
         relay.limits.end = None;
         relay.limits.pod_idle = routed.route.spec.traffic.timeouts.upgraded_idle;
         relay.limits.client_body = relay.limits.pod_idle;
@@ -422,10 +427,10 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    fn end(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.gateway.ended(self.client, &Asked::from(&*self.head), &mut self.request);
-        }
+    fn end(&mut self) -> Instant {
+        self.ended = true;
+        let now = self.gateway.ended(self.client, &Asked::from(&*self.head), &mut self.request);
+        Instant::from_std(now)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -92,12 +92,17 @@ impl Gateway {
     }
 
     /// Finds the route and the version; or the reason to answer at once.
-    pub(super) fn route(&self, client: &Client, head: &RequestHead) -> Result<Routed, AnswerReason> {
+    pub(super) fn route(
+        &self,
+        client: &Client,
+        head: &RequestHead,
+        started: Instant,
+    ) -> Result<Routed, AnswerReason> {
         let table = self.table.load();
         let (route, _) = table.find(&head.authority, head.path()).ok_or(AnswerReason::NoRoute)?;
         let seen = Seen { gateway: self, client, head };
         let choice = route.choose_for(&seen, || fastrand::u64(..)).ok_or(AnswerReason::NoEndpoints)?;
-        Ok(Routed::begin(route, choice))
+        Ok(Routed::begin(route, choice, started))
     }
 
     /// Whether a hop is trusted to speak for its client.
@@ -144,9 +149,10 @@ impl Gateway {
         }
     }
 
-    /// Counts a request that has ended, and writes its line.
-    pub(super) fn ended(&self, client: &Client, asked: &Asked<'_>, request: &mut Request) {
-        let took = request.started.elapsed();
+    /// Counts a request that has ended, and writes its line; returns when that was.
+    pub(super) fn ended(&self, client: &Client, asked: &Asked<'_>, request: &mut Request) -> Instant {
+        let now = request.answered_at.unwrap_or_else(Instant::now);
+        let took = now.saturating_duration_since(request.started);
         match &mut request.routed {
             Some(routed) => routed.end(request.status, took, request.failed),
             None => self.options.unrouted.add(request.answer.unwrap_or(AnswerReason::BadRequest)),
@@ -154,6 +160,7 @@ impl Gateway {
         if let Some(log) = &self.options.access_log {
             self.log(log, client, asked, request, took);
         }
+        now
     }
 
     fn log(&self, log: &AccessLog, client: &Client, asked: &Asked<'_>, request: &Request, took: Duration) {

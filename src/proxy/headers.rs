@@ -53,11 +53,11 @@ pub(super) fn tell_upstream(head: &mut RequestHead, hop: Hop<'_>, scheme: &'stat
         chain.push_str(hop.address);
         fields.remove(FORWARDED_FOR);
         fields.remove(REQUEST_ID);
-        fields.append(REQUEST_ID, id.as_str());
+        fields.append(REQUEST_ID, id.as_bytes());
         fields.append(FORWARDED_FOR, chain);
     } else {
         fields.retain(|name, _| !is_clients_word(name));
-        fields.append(REQUEST_ID, id.as_str());
+        fields.append(REQUEST_ID, id.as_bytes());
         fields.append(FORWARDED_FOR, hop.address);
     }
     if fields.get(FORWARDED_PROTO).is_none() {

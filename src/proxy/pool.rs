@@ -53,11 +53,10 @@ struct Idle {
 }
 
 impl Pool {
-    /// An idle connection, if there is a good one.
-    pub(super) fn take(&self) -> Option<Box<H1Client<Link>>> {
-        let now = Instant::now();
+    /// An idle connection, if there is a good one; `now` may be a few milliseconds old.
+    pub(super) fn take(&self, now: Instant) -> Option<Box<H1Client<Link>>> {
         while let Some(mut idle) = self.inner.pop() {
-            if now.saturating_duration_since(idle.since) < IDLE && idle.connection.is_quiet() {
+            if now.saturating_duration_since(idle.since) < IDLE && idle.connection.seems_quiet() {
                 return Some(idle.connection);
             }
         }
@@ -71,22 +70,23 @@ impl Pool {
 
     /// Keeps a connection for the next request, unless its endpoint is leaving, or has as many as it needs: each that is open
     /// costs the pod something, some of them a whole worker.
-    pub(super) fn keep(&self, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
+    pub(super) fn keep(&self, connection: Box<H1Client<Link>>, endpoint: &Endpoint, now: Instant) {
         let idle = self.inner.count.load(Ordering::Relaxed);
         // This one's request is in flight still.
         let needed = idle + endpoint.in_flight() as usize <= self.inner.peak.load(Ordering::Relaxed);
-        self.keep_if(needed && idle < KEPT, connection, endpoint);
+        self.keep_if(needed && idle < KEPT, connection, endpoint, now);
     }
 
     /// The same in the pool for copies, which are not counted at the endpoint.
     pub(super) fn keep_for_copies(&self, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
         self.inner.peak.fetch_max(KEPT_FOR_COPIES, Ordering::Relaxed);
-        self.keep_if(self.inner.count.load(Ordering::Relaxed) < KEPT_FOR_COPIES, connection, endpoint);
+        let wanted = self.inner.count.load(Ordering::Relaxed) < KEPT_FOR_COPIES;
+        self.keep_if(wanted, connection, endpoint, Instant::now());
     }
 
-    fn keep_if(&self, wanted: bool, connection: Box<H1Client<Link>>, endpoint: &Endpoint) {
+    fn keep_if(&self, wanted: bool, connection: Box<H1Client<Link>>, endpoint: &Endpoint, now: Instant) {
         if wanted && !endpoint.is_leaving() {
-            self.inner.push(Idle { connection, since: Instant::now() });
+            self.inner.push(Idle { connection, since: now });
             // It may have begun to leave meanwhile.
             if endpoint.is_leaving() {
                 self.close_idle();

@@ -43,6 +43,8 @@ pub(super) struct Relay<'a, D, U> {
     replayed: usize,
     /// The whole request was handed over.
     sent: bool,
+    /// When it is: read once each time that it is woken, where that is asked for.
+    now: Option<Instant>,
     /// When something last moved.
     moved: Instant,
     /// How much waited to be written on either side when it was last looked at.
@@ -68,13 +70,14 @@ enum Sending {
 }
 
 impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
-    /// An attempt whose head was handed to `up`.
+    /// An attempt whose head was handed to `up` just now, at `begun`.
     pub(super) fn new(
         down: &'a mut D,
         up: &'a mut U,
         body: &'a mut Body,
         limits: Limits,
         alarm: &'a mut Alarm,
+        begun: Instant,
     ) -> Self {
         let sent = body.length == Length::None;
         Self {
@@ -85,7 +88,8 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
             alarm,
             replayed: 0,
             sent,
-            moved: Instant::now(),
+            now: Some(begun),
+            moved: begun,
             waiting: (0, 0),
             upgraded: false,
             lasting: None,
@@ -138,7 +142,7 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
 
     /// Passes the body of the answer on to its end, and whatever of the request is still to be sent.
     pub(super) async fn answer(&mut self) -> Result<(), Failure> {
-        self.moved = Instant::now();
+        self.moved = self.now();
         let mut ended = false;
         poll_fn(|cx| {
             self.heed(cx);
@@ -162,7 +166,7 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
             while !ended && room {
                 match self.up.poll_body(cx).map_err(Failure::Upstream)? {
                     Poll::Ready(Some(Piece::Data(data))) => {
-                        self.moved = Instant::now();
+                        self.moved = self.now();
                         self.answered += data.len() as u64;
                         if let Some(digest) = &mut self.digest {
                             digest.add(&data);
@@ -207,7 +211,7 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
     fn look(&mut self) {
         let now = (self.down.backlog(), self.up.backlog());
         if now.0 < self.waiting.0 || now.1 < self.waiting.1 {
-            self.moved = Instant::now();
+            self.moved = self.now();
         }
         self.waiting = now;
     }
@@ -221,8 +225,14 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
         }
     }
 
-    /// Ready with the failure when nothing has moved for so long, or the end has come.
+    /// When it is, to what has been done since it was woken.
+    pub(super) fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
+    }
+
+    /// Ready with the failure when nothing has moved for so long, or the end has come. Else it waits, and time passes.
     fn overdue(&mut self, cx: &mut Context<'_>, span: Duration, failure: Failure) -> Poll<Failure> {
+        self.now = None;
         let at = self.moved + span;
         match self.limits.end {
             Some(end) if end < at => {
@@ -254,7 +264,7 @@ impl<'a, D: Downstream, U: Upstream> Relay<'a, D, U> {
                 break;
             }
             match self.poll_piece(cx)? {
-                Poll::Ready(()) => self.moved = Instant::now(),
+                Poll::Ready(()) => self.moved = self.now(),
                 Poll::Pending => return Ok(Sending::AwaitsClient),
             }
         }

@@ -18,6 +18,8 @@ use super::mirror::Draft;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) started: Instant,
+    /// When it had its answer, where a pod answered.
+    pub(super) answered_at: Option<Instant>,
     pub(super) routed: Option<Routed>,
     /// Serinus answers it itself, and why.
     pub(super) answer: Option<AnswerReason>,
@@ -70,7 +72,7 @@ pub(super) struct Routed {
     pub(super) attempts: usize,
     /// How many there may be.
     most: usize,
-    /// When the present one began.
+    /// When the present one began; the first begins with the request.
     pub(super) attempted_at: Instant,
     /// The hash of what the route balances by.
     pub(super) key: Option<u64>,
@@ -90,6 +92,7 @@ impl Request {
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
+            answered_at: None,
             routed: None,
             answer: None,
             id: RequestId::random(),
@@ -105,7 +108,7 @@ impl Request {
 
 impl Routed {
     /// A request of this route begins, at this version if it has room for it.
-    pub(super) fn begin(route: &Arc<Route>, choice: Choice) -> Self {
+    pub(super) fn begin(route: &Arc<Route>, choice: Choice, started: Instant) -> Self {
         Self {
             route: Arc::clone(route),
             choice: route.admit(choice),
@@ -113,7 +116,7 @@ impl Routed {
             tried: Tried::default(),
             attempts: 0,
             most: usize::from(route.spec.traffic.retries.attempts),
-            attempted_at: Instant::now(),
+            attempted_at: started,
             key: None,
             cookie: None,
             active: route.budget.begin(),
@@ -141,7 +144,9 @@ impl Routed {
     /// Moves to an endpoint that was not tried yet, if there is one.
     pub(super) fn advance(&mut self) -> Option<&Arc<Endpoint>> {
         let tried = &self.tried;
-        self.attempted_at = Instant::now();
+        if self.attempts > 0 {
+            self.attempted_at = Instant::now();
+        }
         let now = Moment::of(self.attempted_at);
         let next = self.version()?.pick(self.key, now, |e| tried.has(&e.id), || fastrand::u64(..))?;
         self.tried.add(next.endpoint());
@@ -267,13 +272,12 @@ const LONGEST_ID: usize = 200;
 
 impl RequestId {
     fn random() -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut random = fastrand::u128(..);
-        Self::Own(std::array::from_fn(|_| {
-            let digit = (random & 0xf) as usize;
-            random >>= 4;
-            DIGITS.get(digit).copied().unwrap_or(b'0')
-        }))
+        let (a, b) = (fastrand::u64(..), fastrand::u64(..));
+        let mut own = [0; 32];
+        for (eight, halves) in own.as_chunks_mut().0.iter_mut().zip([a, a >> 4, b, b >> 4]) {
+            *eight = hexadecimal(halves);
+        }
+        Self::Own(own)
     }
 
     /// The id that a trusted hop gave the request, if it is one.
@@ -285,11 +289,24 @@ impl RequestId {
     }
 
     pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Own(digits) => std::str::from_utf8(digits).unwrap_or_default(),
-            Self::Kept(value) => value,
+            Self::Own(digits) => digits,
+            Self::Kept(value) => value.as_bytes(),
         }
     }
+}
+
+/// The digits of the lower half of each of eight bytes, all at once.
+fn hexadecimal(bytes: u64) -> [u8; 8] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let halves = bytes & (0xf * EACH);
+    // 1 where 10 and more are: those become letters.
+    let letters = ((halves + 6 * EACH) >> 4) & EACH;
+    (halves + u64::from(b'0') * EACH + letters * u64::from(b'a' - b'0' - 10)).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -301,5 +318,7 @@ mod tests {
         let (a, b) = (RequestId::random(), RequestId::random());
         assert!(a.as_str().len() == 32 && a.as_str().bytes().all(|c| c.is_ascii_hexdigit()));
         assert_ne!(a.as_str(), b.as_str());
+        assert_eq!(&hexadecimal(0xf7e6_d5c4_b3a2_9180), b"01234567");
+        assert_eq!(&hexadecimal(0x0f1e_2d3c_4b5a_6978), b"89abcdef");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
@@ -47,6 +47,22 @@ impl Link {
         match &self.stream {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether nothing has come that was not read, nor the end, as far as is known. Nobody is woken for what comes later, save
+    /// who asked for that before.
+    pub fn is_quiet(&mut self) -> bool {
+        match &mut self.stream {
+            Stream::Plain(stream) => {
+                let read = stream.try_read(&mut [0]);
+                self.ahead.is_empty() && read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Stream::Tls(stream) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                let read = Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0]));
+                self.ahead.is_empty() && read.is_pending()
+            }
         }
     }
 

@@ -99,6 +99,13 @@ impl Output {
         self.waiting += self.tail.len() - before;
     }
 
+    /// Takes over the memory of an input that has nothing more, where it has none itself: less of it is asked for and given back.
+    pub(super) fn use_room_of(&mut self, input: &mut Input) {
+        if self.tail.capacity() == 0 && input.bytes.is_empty() {
+            std::mem::swap(&mut self.tail, &mut input.bytes);
+        }
+    }
+
     /// Adds content at the end.
     pub(super) fn add(&mut self, data: Bytes) {
         self.waiting += data.len();
@@ -302,14 +309,15 @@ impl Writing {
         }
     }
 
-    pub(super) fn data(&mut self, data: Bytes, output: &mut Output) {
+    pub(super) fn data(&mut self, mut data: Bytes, output: &mut Output) {
         match self {
             // More than was announced is never written: it would be taken for the next message.
             Self::Ended => {}
             Self::Length(left) => {
                 let n = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
                 *left -= n as u64;
-                output.add(data.slice(..n));
+                data.truncate(n);
+                output.add(data);
             }
             Self::Chunked => output.add_chunk(data),
             Self::UntilClose => output.add(data),

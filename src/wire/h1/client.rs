@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::buffers::{Input, Output, Read, Reading, Writing};
 use super::{framing, length};
 use crate::wire::{
-    Fields, Length, Piece, Refused, RequestHead, ResponseHead, Upstream, UpstreamError, parse,
+    Fields, Length, Link, Piece, Refused, RequestHead, ResponseHead, Upstream, UpstreamError, parse,
 };
 
 /// How many interim answers a request may get: who sends more is not answering.
@@ -26,6 +26,8 @@ pub struct H1Client<IO> {
     reading: Reading,
     writing: Writing,
     state: State,
+    /// Has nothing but room for the head of the next answer.
+    room: ResponseHead,
 }
 
 /// What is known of the exchange that runs.
@@ -59,6 +61,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Client<IO> {
             reading: Reading::Ended,
             writing: Writing::Ended,
             state: State::default(),
+            room: ResponseHead::default(),
         }
     }
 
@@ -73,7 +76,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Client<IO> {
         fit
     }
 
-    /// Whether an idle connection is still good: the pod has neither closed it nor said anything, as far as is known.
+    /// A head to read an answer into: with the memory of one that was given back.
+    pub fn room_for_head(&mut self) -> ResponseHead {
+        std::mem::take(&mut self.room)
+    }
+
+    /// Takes a head back that nobody needs any more.
+    pub fn keep_room(&mut self, mut head: ResponseHead) {
+        head.clear();
+        self.room = head;
+    }
+
+    /// Whether an idle connection is still good: the pod has neither closed it nor said anything, as far as is known. Whoever
+    /// waited for it before is not woken by it any more.
     pub fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.input.bytes.is_empty() && self.input.poll_fill(&mut self.io, &mut cx).is_pending()
@@ -92,6 +107,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> H1Client<IO> {
         } else {
             UpstreamError::NotTaken
         }
+    }
+}
+
+impl H1Client<Link> {
+    /// The same, for who is about to use it: what the last one waited for ends with that.
+    pub fn seems_quiet(&mut self) -> bool {
+        self.input.bytes.is_empty() && self.io.is_quiet()
     }
 }
 

@@ -283,6 +283,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Server<IO> {
         // Who answers before it has the whole body will hardly want the rest.
         self.close |= !self.reading.has_ended();
         let keep_alive = self.version == Version::Http10 && !self.close;
+        self.output.use_room_of(&mut self.input);
         self.output.write(|out| {
             parse::write_response(head, framing, self.close, out);
             if keep_alive {
