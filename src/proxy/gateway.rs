@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{AnswerReason, Moment, Timestamp};
+use crate::model::{AnswerReason, Timestamp};
 use crate::routing::tally::Unrouted;
 use crate::routing::{AttemptOutcome, RoutingTable};
 use crate::telemetry::{AccessEntry, AccessLog};
@@ -123,7 +123,7 @@ impl Gateway {
         {
             evidence.record(routed.choice.version, outcome, took, || placed.placement());
         }
-        let now = Moment::of(routed.attempted_at + took);
+        let now = routed.attempted.after(took);
         if let Some(reason) = version.ended(at, outcome, took, now) {
             SetAside::new(at, &routed.route, version, reason).tell(&self.options.set_aside);
         }

@@ -60,10 +60,13 @@ pub(super) fn tell_upstream(head: &mut RequestHead, hop: Hop<'_>, scheme: &'stat
         fields.append(REQUEST_ID, id.as_bytes());
         fields.append(FORWARDED_FOR, hop.address);
     }
-    if fields.get(FORWARDED_PROTO).is_none() {
+    // Who is not trusted has said none of these.
+    let says = |name| hop.trusted && fields.get(name).is_some();
+    let (proto, host) = (says(FORWARDED_PROTO), says(FORWARDED_HOST));
+    if !proto {
         fields.append(FORWARDED_PROTO, scheme);
     }
-    if fields.get(FORWARDED_HOST).is_none() && !head.authority.is_empty() {
+    if !host && !head.authority.is_empty() {
         fields.append(FORWARDED_HOST, &head.authority);
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct Routed {
     most: usize,
     /// When the present one began; the first begins with the request.
     pub(super) attempted_at: Instant,
+    /// The same, as who is told of it has it.
+    pub(super) attempted: Moment,
     /// The hash of what the route balances by.
     pub(super) key: Option<u64>,
     /// The cookie that its browser is given.
@@ -117,6 +119,7 @@ impl Routed {
             attempts: 0,
             most: usize::from(route.spec.traffic.retries.attempts),
             attempted_at: started,
+            attempted: Moment::default(),
             key: None,
             cookie: None,
             active: route.budget.begin(),
@@ -143,12 +146,13 @@ impl Routed {
 
     /// Moves to an endpoint that was not tried yet, if there is one.
     pub(super) fn advance(&mut self) -> Option<&Arc<Endpoint>> {
-        let tried = &self.tried;
         if self.attempts > 0 {
             self.attempted_at = Instant::now();
         }
-        let now = Moment::of(self.attempted_at);
-        let next = self.version()?.pick(self.key, now, |e| tried.has(&e.id), || fastrand::u64(..))?;
+        let tried = &self.tried;
+        self.attempted = Moment::of(self.attempted_at);
+        let next =
+            self.version()?.pick(self.key, self.attempted, |e| tried.has(&e.id), || fastrand::u64(..))?;
         self.tried.add(next.endpoint());
         self.attempts += 1;
         // The one before is left only now, so that it does not look idle to this pick.

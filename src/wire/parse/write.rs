@@ -41,11 +41,16 @@ pub fn write_request(head: &RequestHead, framing: Framing, out: &mut BytesMut) {
 /// [`Framing::UntilClose`] says nothing, which is right for an answer to HEAD of unknown length, too.
 pub fn write_response(head: &ResponseHead, framing: Framing, close: bool, out: &mut BytesMut) {
     out.reserve(head.fields.written() + REST);
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(head.status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
-    out.put_slice(b"\r\n");
+    if head.status == StatusCode::OK {
+        // Most are.
+        out.put_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        out.put_slice(b"HTTP/1.1 ");
+        out.put_slice(head.status.as_str().as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
+        out.put_slice(b"\r\n");
+    }
     let bodiless = head.status.is_informational()
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let keeps = if framing == Framing::None { Kind::ContentLength } else { Kind::Other };
@@ -84,7 +89,9 @@ fn write_upgrade(protocol: &str, out: &mut BytesMut) {
 }
 
 fn write_length(length: u64, out: &mut BytesMut) {
-    field("Content-Length", itoa::Buffer::new().format(length), out);
+    out.put_slice(b"Content-Length: ");
+    out.put_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.put_slice(b"\r\n");
 }
 
 fn field(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>, out: &mut BytesMut) {
