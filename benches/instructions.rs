@@ -42,8 +42,8 @@ fn routes(routes: u32) -> (RoutingTable, Vec<String>) {
 }
 
 #[library_benchmark]
-#[bench::of_1_route(args = (1), setup = routes, config = measured(1_473_279))]
-#[bench::of_10_000_routes(args = (10_000), setup = routes, config = measured(1_532_202))]
+#[bench::of_1_route(args = (1), setup = routes, config = measured(995_279))]
+#[bench::of_10_000_routes(args = (10_000), setup = routes, config = measured(1_037_937))]
 fn decision((table, hosts): (RoutingTable, Vec<String>)) -> (RoutingTable, Vec<String>) {
     for host in hosts.iter().cycle().take(TIMES) {
         black_box(decide(&table, black_box(host), black_box("/api/v1/items/42")));
@@ -56,9 +56,9 @@ fn deciding_by(what: Decider) -> RoutingTable {
 }
 
 #[library_benchmark]
-#[bench::by_weight(args = (Decider::Weight), setup = deciding_by, config = measured(1_455_332))]
-#[bench::by_5_rules(args = (Decider::FiveRules), setup = deciding_by, config = measured(6_639_332))]
-#[bench::by_cohort(args = (Decider::Cohort), setup = deciding_by, config = measured(3_750_038))]
+#[bench::by_weight(args = (Decider::Weight), setup = deciding_by, config = measured(974_332))]
+#[bench::by_5_rules(args = (Decider::FiveRules), setup = deciding_by, config = measured(6_158_332))]
+#[bench::by_cohort(args = (Decider::Cohort), setup = deciding_by, config = measured(3_269_038))]
 fn decision_for_a_browser(table: RoutingTable) -> RoutingTable {
     for _ in 0..TIMES {
         black_box(decide_for_browser(&table));
@@ -127,7 +127,7 @@ fn recompile_after_100_pod_events((mut world, changes): (World, Vec<ClusterChang
 
 // From the client's bytes to a pod and back, on connections that are kept.
 #[library_benchmark]
-#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(29_234_765))]
+#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(23_198_939))]
 fn request(mut router: Proxied) -> Proxied {
     router.requests(TIMES);
     router
