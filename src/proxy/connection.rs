@@ -194,7 +194,6 @@ async fn secured(
 }
 
 async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &CancellationToken) {
-    let client = Arc::new(client);
     let farewell = gateway.farewell.clone();
     // Told to go elsewhere when the router stops, or when others need its place and it rests.
     let told = async {
@@ -203,24 +202,21 @@ async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
             () = leave.cancelled() => {}
         }
     };
-    // Each stream is a task of its own, and whoever ends what runs at `drain.timeout` knows of the connection's task alone.
+    // Whoever ends what runs at `drain.timeout` wakes the connection, and each stream is polled only when something is for it.
     let cut = CancellationToken::new();
-    let serving = serve_http2(link, &client.site.edge, told, |head, mut down| {
-        let (gateway, client, cut) = (Arc::clone(&gateway), Arc::clone(&client), cut.clone());
-        async move {
-            let mut alarm = Alarm::new();
-            let mut exchange =
-                Exchange { gateway: &gateway, client: &client, down: &mut down, alarm: &mut alarm };
-            let serving = async {
-                match head {
-                    Ok((mut head, length)) => {
-                        exchange.serve(&mut head, length).await;
-                    }
-                    Err((refused, seen)) => exchange.refuse(refused, &seen).await,
+    let (to, from, end) = (&*gateway, &client, &cut);
+    let serving = serve_http2(link, &client.site.edge, told, |head, mut down| async move {
+        let mut alarm = Alarm::new();
+        let mut exchange = Exchange { gateway: to, client: from, down: &mut down, alarm: &mut alarm };
+        let serving = async {
+            match head {
+                Ok((mut head, length)) => {
+                    exchange.serve(&mut head, length).await;
                 }
-            };
-            woken_by(&cut, pin!(serving)).await;
-        }
+                Err((refused, seen)) => exchange.refuse(refused, &seen).await,
+            }
+        };
+        woken_by(end, pin!(serving)).await;
     });
     let mut serving = pin!(serving);
     poll_fn(|cx| {

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use super::outbox::{Outbox, Parcel, ROOM};
 use super::{INTERIMS, convert};
 use crate::model::{Edge, Underscores};
-use crate::wire::{ClientError, Downstream, Fields, Length, Piece, Refused, ResponseHead};
+use crate::wire::{ClientError, Downstream, Fields, Length, Piece, Refused, ResponseHead, Version};
 
 /// One request of an HTTP/2 client, to be answered. Dropped before its answer was written whole, it resets the stream: a
 /// client never takes a cut answer for a whole one.
@@ -22,6 +22,8 @@ pub struct H2Exchange {
     stream: Option<SendStream<Parcel>>,
     outbox: Outbox,
     answer: Answer,
+    /// How much content is still to come, where nothing can follow it: the last of it ends the stream.
+    left: Option<u64>,
     interims: u8,
     /// The client waits for word before it sends the body.
     awaits_continue: bool,
@@ -72,6 +74,7 @@ impl H2Exchange {
             stream: None,
             outbox: Outbox::default(),
             answer: Answer::Awaited,
+            left: None,
             interims: 0,
             awaits_continue: false,
             resets,
@@ -192,6 +195,11 @@ impl Downstream for H2Exchange {
             return;
         }
         let ends = length == Length::None;
+        self.left = match length {
+            // In HTTP/1 trailer fields follow chunks alone (RFC 9112 §7.1.2); in HTTP/2 they may follow any content.
+            Length::Exactly(bytes) if head.version != Version::Http2 => Some(bytes),
+            Length::None | Length::Exactly(_) | Length::Unknown => None,
+        };
         match self.respond.send_response(convert::outgoing_response(head, length), ends) {
             Ok(stream) => {
                 self.stream = Some(stream);
@@ -209,11 +217,17 @@ impl Downstream for H2Exchange {
     }
 
     fn data(&mut self, data: Bytes) {
-        if let Some(stream) =
-            self.stream.as_mut().filter(|_| self.answer == Answer::Begun && !data.is_empty())
-            && stream.send_data(self.outbox.parcel(data), false).is_err()
-        {
+        let begun = self.answer == Answer::Begun && !data.is_empty();
+        let Some(stream) = self.stream.as_mut().filter(|_| begun) else { return };
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(data.len() as u64);
+        }
+        // A frame of its own that says nothing but that it is the last one would cost nearly as much as this one.
+        let ends = self.left == Some(0);
+        if stream.send_data(self.outbox.parcel(data), ends).is_err() {
             self.answer = Answer::Failed;
+        } else if ends {
+            self.answer = Answer::Ended;
         }
     }
 

@@ -6,11 +6,13 @@
 //! deadlines (`lifeline`), memory for what is sent (`outbox`), what makes a message valid (`convert`), streams that
 //! clients reset as fast as they open them, and which failures may be repeated elsewhere.
 
+mod bell;
 mod client;
 mod convert;
 mod exchange;
 #[cfg(test)]
 mod frames_tests;
+mod gather;
 #[cfg(test)]
 mod hostile_tests;
 mod lifeline;

@@ -1,20 +1,24 @@
 //! Connections of HTTP/2 clients.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::future::{CatchUnwind, FutureExt as _};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
+use super::bell::{Bell, Porch};
 use super::exchange::H2Exchange;
+use super::gather::Gathered;
 use super::lifeline::{Keepalive, Rhythm, Watched};
 use super::{convert, outbox::Parcel};
 use crate::model::Edge;
@@ -27,6 +31,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// So many requests that were reset before they were answered are nothing to wonder at: a browser that leaves a page.
 const RESETS: u32 = 200;
+/// How often in a row the connection and its requests are polled: taken in, answered, queued. What is left waits for the next
+/// turn, so that other connections come to theirs.
+const ROUNDS: usize = 3;
 /// How long a client without a request has to close a connection that it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// A client that is silent while it waits for an answer is asked whether it is there.
@@ -37,7 +44,8 @@ const RHYTHM: Rhythm =
 pub type Asked = Result<(RequestHead, Length), (Refused, Glimpse)>;
 
 /// Serves HTTP/2 on a connection (prior knowledge or ALPN) until it ends. Each request, or why it is refused, is given to
-/// `handle` with the exchange to answer it in, on a task of its own; dropping the future ends them all.
+/// `handle` with the exchange to answer it in. What it returns is polled within this future, so that answers that are ready
+/// at the same time are written together; one that panics takes no other one with it. Dropping the future ends them all.
 ///
 /// When `shutdown` is ready, the client is told to go elsewhere (GOAWAY), what is under way is finished, and the connection
 /// ends; whoever calls bounds how long that may take.
@@ -45,7 +53,7 @@ pub async fn serve<IO, F, Fut>(io: IO, edge: &Edge, shutdown: impl Future<Output
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Asked, H2Exchange) -> Fut,
-    Fut: Future<Output = ()> + Send + 'static,
+    Fut: Future<Output = ()>,
 {
     serve_with(io, edge, RHYTHM, shutdown, handle).await;
 }
@@ -59,19 +67,24 @@ async fn serve_with<IO, F, Fut>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Asked, H2Exchange) -> Fut,
-    Fut: Future<Output = ()> + Send + 'static,
+    Fut: Future<Output = ()>,
 {
     let (io, pulse) = Watched::new(io, edge.write_timeout);
+    let io = Gathered::new(io);
+    let line = io.share();
     // A client that does not begin is not answered: there is nothing that it would understand.
     let handshake = tokio::time::timeout(edge.header_timeout, builder(edge).handshake(io)).await;
     let Ok(Ok(mut connection)) = handshake else { return };
+    line.gather();
     let keepalive = Keepalive::new(connection.ping_pong(), pulse, rhythm);
     let session = Session {
         connection,
+        line,
         keepalive,
         edge,
         handle,
-        tasks: JoinSet::new(),
+        streams: FuturesUnordered::new(),
+        bells: Bells::new(),
         accepted: 0,
         resets: Arc::default(),
         quiet_since: Some(Instant::now()),
@@ -95,12 +108,15 @@ fn builder(edge: &Edge) -> Builder {
 }
 
 /// A connection with its requests.
-struct Session<'a, IO, F> {
-    connection: Connection<Watched<IO>, Parcel>,
+struct Session<'a, IO, F, Fut> {
+    connection: Connection<Gathered<Watched<IO>>, Parcel>,
+    /// The same connection, to be written out.
+    line: Gathered<Watched<IO>>,
     keepalive: Keepalive,
     edge: &'a Edge,
     handle: F,
-    tasks: JoinSet<()>,
+    streams: FuturesUnordered<CatchUnwind<AssertUnwindSafe<Fut>>>,
+    bells: Bells,
     accepted: u32,
     resets: Arc<AtomicU32>,
     /// Since when there has been no request; nothing while there is one.
@@ -109,51 +125,167 @@ struct Session<'a, IO, F> {
     leaving: bool,
 }
 
-/// A request as `h2` has it; nothing when the connection is over, or its client silent for good.
-type Accepted = Option<(Request<RecvStream>, SendResponse<Parcel>)>;
+/// What a session's task is woken for.
+struct Bells {
+    porch: Arc<Porch>,
+    connection: Part,
+    streams: Part,
+    shutdown: Part,
+}
 
-impl<IO, F, Fut> Session<'_, IO, F>
+/// A part of the task: whether it is to be polled, and the waker that it is polled with.
+struct Part {
+    bell: Arc<Bell>,
+    waker: Waker,
+}
+
+impl Bells {
+    fn new() -> Self {
+        let porch = Arc::default();
+        let part = || {
+            let bell = Bell::new(&porch);
+            Part { waker: Waker::from(Arc::clone(&bell)), bell }
+        };
+        Self { connection: part(), streams: part(), shutdown: part(), porch }
+    }
+}
+
+impl Bells {
+    fn have_rung(&self) -> bool {
+        [&self.connection, &self.streams, &self.shutdown].iter().any(|part| part.bell.has_rung())
+    }
+}
+
+impl Part {
+    fn context(&self) -> Context<'_> {
+        Context::from_waker(&self.waker)
+    }
+}
+
+/// The connection is over.
+struct Over;
+
+impl<IO, F, Fut> Session<'_, IO, F, Fut>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Asked, H2Exchange) -> Fut,
-    Fut: Future<Output = ()> + Send + 'static,
+    Fut: Future<Output = ()>,
 {
     async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut alarm = pin!(tokio::time::sleep(self.edge.idle_timeout));
-        loop {
-            if let Some(due) = self.due()
-                && due != alarm.deadline()
-            {
-                alarm.as_mut().reset(due);
+        poll_fn(|cx| {
+            self.bells.porch.enter(cx.waker());
+            let polled = self.poll(cx, shutdown.as_mut(), alarm.as_mut());
+            self.bells.porch.leave();
+            if polled.is_pending() && self.bells.have_rung() {
+                cx.waker().wake_by_ref();
             }
-            let quiet = self.quiet_since.is_some();
-            // A client that resets its requests may open others at once while the work for the first ones still ends: the
-            // room is for tasks, not for open streams. Those that are not taken count against `h2`'s limit of such.
-            let room = self.tasks.len() < self.edge.streams as usize;
-            tokio::select! {
-                accepted = poll_fn(|cx| poll(&mut self.connection, &mut self.keepalive, room, cx)) => match accepted {
-                    Some((request, respond)) => self.begin(request, respond),
-                    None => break,
-                },
-                _ = self.tasks.join_next(), if !self.tasks.is_empty() => self.judge(),
-                () = &mut shutdown, if !self.leaving => self.leave(),
-                () = &mut alarm, if quiet => {
-                    // A stream whose request has ended may still be on its way out.
-                    let busy = self.connection.has_streams();
-                    if self.leaving && !busy {
-                        break;
-                    }
-                    if !busy {
-                        self.leave();
-                    }
-                    self.quiet_since = Some(Instant::now());
-                }
-            }
-        }
+            polled
+        })
+        .await;
         // What is under way hears that its client is gone, and ends by itself.
         drop(self.connection);
-        while self.tasks.join_next().await.is_some() {}
+        while self.streams.next().await.is_some() {}
+    }
+
+    /// Ready when the connection is over.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        shutdown: Pin<&mut impl Future<Output = ()>>,
+        alarm: Pin<&mut Sleep>,
+    ) -> Poll<()> {
+        let told = &self.bells.shutdown;
+        if told.bell.take() && !self.leaving && shutdown.poll(&mut told.context()).is_ready() {
+            self.leave();
+        }
+        if self.turn().is_err() || self.rest(cx, alarm).is_err() {
+            return Poll::Ready(());
+        }
+        self.keepalive.poll_dead(cx, || self.connection.has_streams())
+    }
+
+    /// Takes requests, has them answered, and writes out what they queued.
+    fn turn(&mut self) -> Result<(), Over> {
+        // What a slow client has left is written first: a task that has used up its time would not come to it.
+        if self.line.waits() {
+            self.write_out()?;
+        }
+        for _ in 0..ROUNDS {
+            if self.bells.connection.bell.take() {
+                self.take_requests()?;
+            }
+            if !self.bells.streams.bell.take() {
+                break;
+            }
+            self.answer();
+        }
+        self.write_out()
+    }
+
+    /// Drives the connection, and takes the requests that there is room for.
+    fn take_requests(&mut self) -> Result<(), Over> {
+        loop {
+            let cx = &mut self.bells.connection.context();
+            // A client that resets its requests may open others at once while the work for the first ones still ends: the
+            // room is for tasks, not for open streams. Those that are not taken count against `h2`'s limit of such.
+            let polled = if self.has_room() {
+                self.connection.poll_accept(cx)
+            } else {
+                self.connection.poll_closed(cx).map(|_| None)
+            };
+            match polled {
+                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
+                Poll::Ready(Some(Err(_)) | None) => return Err(Over),
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.streams.len() < self.edge.streams as usize
+    }
+
+    /// Polls those requests that something has happened for.
+    fn answer(&mut self) {
+        let had_room = self.has_room();
+        while let Poll::Ready(Some(_)) = self.streams.poll_next_unpin(&mut self.bells.streams.context()) {
+            self.judge();
+        }
+        if !had_room && self.has_room() {
+            self.bells.connection.bell.ring();
+        }
+    }
+
+    fn write_out(&mut self) -> Result<(), Over> {
+        match self.line.poll_out(&mut self.bells.connection.context()) {
+            Poll::Ready(Err(_)) => Err(Over),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Ends a connection that has been without a request for too long.
+    fn rest(&mut self, cx: &mut Context<'_>, mut alarm: Pin<&mut Sleep>) -> Result<(), Over> {
+        let Some(due) = self.due() else { return Ok(()) };
+        if due != alarm.deadline() {
+            alarm.as_mut().reset(due);
+        }
+        if alarm.poll(cx).is_pending() {
+            return Ok(());
+        }
+        // A stream whose request has ended may still be on its way out.
+        let busy = self.connection.has_streams() || self.line.waits();
+        if self.leaving && !busy {
+            return Err(Over);
+        }
+        if !busy {
+            self.leave();
+        }
+        self.quiet_since = Some(Instant::now());
+        // To be set anew.
+        cx.waker().wake_by_ref();
+        Ok(())
     }
 
     /// Gives a request to its handler.
@@ -172,24 +304,27 @@ where
         let head = head.map_err(|refused| (refused, convert::glimpse(&parts, self.edge)));
         self.accepted = self.accepted.saturating_add(1);
         self.quiet_since = None;
-        self.tasks.spawn((self.handle)(head, exchange));
+        self.streams.push(AssertUnwindSafe((self.handle)(head, exchange)).catch_unwind());
+        self.bells.streams.bell.ring();
     }
 
     /// After a request: is this a client that opens streams only to reset them, each of which costs it nothing and the pods a
     /// request? Then it has to go.
     fn judge(&mut self) {
-        if self.tasks.is_empty() {
+        if self.streams.is_empty() {
             self.quiet_since = Some(Instant::now());
         }
         let resets = self.resets.load(Ordering::Relaxed);
         if resets > RESETS && resets > self.accepted / 2 {
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            self.bells.connection.bell.ring();
         }
     }
 
     fn leave(&mut self) {
         self.leaving = true;
         self.connection.graceful_shutdown();
+        self.bells.connection.bell.ring();
     }
 
     /// When a quiet connection has been quiet for too long.
@@ -197,21 +332,6 @@ where
         let patience =
             if self.leaving { GOODBYE.min(self.edge.idle_timeout) } else { self.edge.idle_timeout };
         self.quiet_since.map(|since| since + patience)
-    }
-}
-
-/// Drives a connection, and takes a request where there is room for one.
-fn poll<IO: AsyncRead + AsyncWrite + Unpin>(
-    connection: &mut Connection<Watched<IO>, Parcel>,
-    keepalive: &mut Keepalive,
-    room: bool,
-    cx: &mut Context<'_>,
-) -> Poll<Accepted> {
-    let polled = if room { connection.poll_accept(cx) } else { connection.poll_closed(cx).map(|_| None) };
-    match polled {
-        Poll::Ready(Some(Ok(accepted))) => Poll::Ready(Some(accepted)),
-        Poll::Ready(Some(Err(_)) | None) => Poll::Ready(None),
-        Poll::Pending => keepalive.poll_dead(cx, || connection.has_streams()).map(|()| None),
     }
 }
 

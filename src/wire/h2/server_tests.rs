@@ -9,7 +9,7 @@ use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
 use super::super::frames_tests::*;
 use super::*;
-use crate::wire::{ClientError, Downstream as _, Fields, Piece};
+use crate::wire::{ClientError, Downstream as _, Fields, Piece, ResponseHead, Version};
 
 type Client = h2::client::SendRequest<Bytes>;
 
@@ -439,4 +439,129 @@ async fn a_silent_client_that_waits_is_asked_whether_it_is_there() {
     }
     assert!(next_of(&mut io, PING).await.is_some());
     tokio::time::timeout(DEADLINE, served).await.expect("an end in time").unwrap();
+}
+
+/// The last of a body whose length is known ends the stream: clients wait for no frame more. Trailers may follow a pod's answer
+/// of HTTP/2, whatever its length.
+#[tokio::test]
+async fn the_last_of_a_body_ends_the_stream_where_nothing_can_follow() {
+    for version in [Version::Http11, Version::Http2] {
+        let (mut io, mut server) = served(Edge::default(), 4096);
+        begin(&mut io).await;
+        io.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking("GET", "/", &[]))).await.unwrap();
+        let (_, _, mut exchange) = server.request().await;
+        let mut trailers = Fields::default();
+        trailers.append("grpc-status", "0");
+        exchange.start(&ResponseHead { version, ..answer(200, &[]) }, Length::Exactly(5));
+        exchange.data(Bytes::from_static(b"he"));
+        exchange.data(Bytes::from_static(b"llo"));
+        exchange.end((version == Version::Http2).then_some(&trailers));
+        flush(&mut exchange).await.unwrap();
+        drop(exchange);
+        assert_eq!(next_of(&mut io, HEADERS).await.unwrap().flags & END_STREAM, 0);
+        assert_eq!(next(&mut io).await.unwrap().flags & END_STREAM, 0);
+        let last = next(&mut io).await.unwrap();
+        assert_eq!(
+            (last.kind, last.payload, last.flags & END_STREAM == 0),
+            (DATA, b"llo".to_vec(), version == Version::Http2)
+        );
+        if version == Version::Http2 {
+            let end = next(&mut io).await.unwrap();
+            assert_eq!((end.kind, end.flags & END_STREAM), (HEADERS, END_STREAM));
+        }
+    }
+}
+
+/// Answers that are ready at the same time are written together, however many frames they have.
+#[tokio::test]
+async fn answers_that_are_ready_together_are_one_write() {
+    const REQUESTS: u32 = 8;
+    let (mut io, end) = tokio::io::duplex(1 << 16);
+    let writes = Arc::<AtomicU32>::default();
+    let counted = Counted { io: end, writes: Arc::clone(&writes) };
+    let barrier = Arc::new(tokio::sync::Barrier::new(REQUESTS as usize));
+    let before = Arc::<AtomicU32>::default();
+    let (count, noted) = (Arc::clone(&writes), Arc::clone(&before));
+    let served = tokio::spawn(async move {
+        let edge = Edge::default();
+        let handle = move |_, mut exchange: H2Exchange| {
+            let (barrier, count, noted) = (Arc::clone(&barrier), Arc::clone(&count), Arc::clone(&noted));
+            async move {
+                if barrier.wait().await.is_leader() {
+                    noted.store(count.load(Ordering::SeqCst), Ordering::SeqCst);
+                }
+                exchange.start(&answer(200, &[]), Length::Exactly(1024));
+                exchange.data(Bytes::from(vec![b'x'; 1024]));
+                exchange.end(None);
+                flush(&mut exchange).await.unwrap();
+            }
+        };
+        serve(counted, &edge, std::future::pending(), handle).await;
+    });
+    begin(&mut io).await;
+    let asked = (0..REQUESTS)
+        .flat_map(|n| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &asking("GET", "/", &[])));
+    io.write_all(&asked.collect::<Vec<_>>()).await.unwrap();
+    for _ in 0..REQUESTS {
+        while next_of(&mut io, DATA).await.unwrap().flags & END_STREAM == 0 {}
+    }
+    assert_eq!(writes.load(Ordering::SeqCst) - before.load(Ordering::SeqCst), 1);
+    served.abort();
+}
+
+/// A fault in one request's handler is that request's alone.
+#[tokio::test]
+async fn a_handler_that_panics_resets_its_own_stream() {
+    let (io, end) = tokio::io::duplex(4096);
+    tokio::spawn(async move {
+        let edge = Edge::default();
+        let handle = |asked: Asked, mut exchange: H2Exchange| async move {
+            assert_ne!(asked.unwrap().0.target, "/panic", "as this test wants it");
+            exchange.start(&answer(204, &[]), Length::None);
+            flush(&mut exchange).await.unwrap();
+        };
+        serve(end, &edge, std::future::pending(), handle).await;
+    });
+    let mut client = client(io).await;
+    let (other, _) = client.send_request(get("/"), true).unwrap();
+    let (failed, _) = client.send_request(get("/panic"), true).unwrap();
+    assert_eq!(failed.await.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
+    assert_eq!(other.await.unwrap().status(), 204);
+    let (after, _) = client.send_request(get("/"), true).unwrap();
+    assert_eq!(after.await.unwrap().status(), 204);
+}
+
+/// Counts the writes to a connection.
+struct Counted {
+    io: DuplexStream,
+    writes: Arc<AtomicU32>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
