@@ -205,15 +205,17 @@ async fn serve_h2(gateway: Arc<Gateway>, client: Client, link: Link, leave: &Can
     // Whoever ends what runs at `drain.timeout` wakes the connection, and each stream is polled only when something is for it.
     let cut = CancellationToken::new();
     let (to, from, end) = (&*gateway, &client, &cut);
-    let serving = serve_http2(link, &client.site.edge, told, |head, mut down| async move {
+    let serving = serve_http2(link, &client.site.edge, told, |mut requests| async move {
         let mut alarm = Alarm::new();
-        let mut exchange = Exchange { gateway: to, client: from, down: &mut down, alarm: &mut alarm };
         let serving = async {
-            match head {
-                Ok((mut head, length)) => {
-                    exchange.serve(&mut head, length).await;
+            while let Some((head, mut down)) = requests.next().await {
+                let mut exchange = Exchange { gateway: to, client: from, down: &mut down, alarm: &mut alarm };
+                match head {
+                    Ok((mut head, length)) => {
+                        exchange.serve(&mut head, length).await;
+                    }
+                    Err((refused, seen)) => exchange.refuse(refused, &seen).await,
                 }
-                Err((refused, seen)) => exchange.refuse(refused, &seen).await,
             }
         };
         woken_by(end, pin!(serving)).await;

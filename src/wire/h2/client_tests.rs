@@ -429,7 +429,7 @@ async fn both_sides_together_carry_streams_both_ways_at_once() {
     let server = tokio::spawn(async move {
         let edge = Edge::default();
         let handle = move |asked: Result<_, _>, exchange| relay(asked.unwrap(), exchange, carrying.clone());
-        serve(end, &edge, std::future::pending(), handle).await;
+        serve(end, &edge, std::future::pending(), each(handle)).await;
     });
     let (client, driver) = h2::client::handshake(io).await.unwrap();
     tokio::spawn(driver);

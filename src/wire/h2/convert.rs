@@ -11,6 +11,9 @@ use crate::model::{Edge, Underscores};
 use crate::wire::parse::{Kind, LONGEST_METHOD, MOST_FIELDS, check_authority, may_trail, normalise_target};
 use crate::wire::{Fields, Glimpse, Length, Refused, RequestHead, ResponseHead, Version, grpc};
 
+/// What is made room for beside a request's own fields: how many more the router adds, and how many bytes they have.
+const MORE_FIELDS: usize = 6;
+const MORE_BYTES: usize = 256;
 /// The length of a request line, less its method and target.
 const REQUEST_LINE: usize = " ".len() + " HTTP/1.1".len();
 
@@ -92,6 +95,8 @@ fn fields(headers: &HeaderMap, edge: &Edge, head: &mut RequestHead) -> Result<()
     if bytes > edge.header_bytes {
         return Err(Refused { status: 431, what: "the header fields are longer than the listener's limit" });
     }
+    // With room for those that tell the pod of the client.
+    head.fields.reserve(headers.len() + MORE_FIELDS, bytes + head.authority.len() + MORE_BYTES);
     head.fields.append("host", &head.authority);
     for (name, value) in headers {
         let text = name.as_str();

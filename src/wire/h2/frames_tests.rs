@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{H2Exchange, serve};
+use super::{H2Exchange, Requests, serve};
 use crate::model::Edge;
 use crate::wire::{Length, RequestHead, ResponseHead};
 
@@ -120,6 +121,23 @@ pub(super) struct Server {
     pub(super) shutdown: oneshot::Sender<()>,
 }
 
+/// What takes requests one after the other, from what takes one.
+pub(super) fn each<F, Fut>(handle: F) -> impl Fn(Requests) -> BoxFuture<'static, ()>
+where
+    F: Fn(super::server::Asked, H2Exchange) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let handle = std::sync::Arc::new(handle);
+    move |mut requests| {
+        let handle = std::sync::Arc::clone(&handle);
+        Box::pin(async move {
+            while let Some((asked, exchange)) = requests.next().await {
+                handle(asked, exchange).await;
+            }
+        })
+    }
+}
+
 /// A served connection, and the client's end of it. Nothing but the test ends its exchanges.
 pub(super) fn served(edge: Edge, buffer: usize) -> (DuplexStream, Server) {
     let (client, io) = tokio::io::duplex(buffer);
@@ -137,7 +155,7 @@ pub(super) fn served(edge: Edge, buffer: usize) -> (DuplexStream, Server) {
                 let _ = asking.send((head, exchange));
             }
         };
-        serve(io, &edge, told, handle).await;
+        serve(io, &edge, told, each(handle)).await;
     });
     (client, Server { asked, task, shutdown })
 }

@@ -86,7 +86,7 @@ async fn work_is_bounded_however_fast_streams_are_reset() {
                 std::future::pending::<()>().await;
             }
         };
-        super::serve(end, &edge, std::future::pending(), handle).await;
+        super::serve(end, &edge, std::future::pending(), each(handle)).await;
     });
     begin(&mut io).await;
     let ask = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &asking("GET", "/", &[]));

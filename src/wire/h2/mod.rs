@@ -18,11 +18,13 @@ mod hostile_tests;
 mod lifeline;
 mod outbox;
 mod request;
+mod seats;
 mod server;
 
 pub use client::{H2Connection, H2Settings};
 pub use exchange::H2Exchange;
 pub use request::H2Request;
+pub use seats::Requests;
 pub use server::{Asked, serve};
 
 /// How many interim answers (1xx) one exchange may have: each is kept until it is taken.

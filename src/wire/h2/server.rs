@@ -14,15 +14,16 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::bell::{Bell, Porch};
 use super::exchange::H2Exchange;
 use super::gather::Gathered;
 use super::lifeline::{Keepalive, Rhythm, Watched};
+use super::seats::{Requests, Seats};
 use super::{convert, outbox::Parcel};
 use crate::model::Edge;
-use crate::wire::{Glimpse, Length, Refused, RequestHead};
+use crate::wire::{Alarm, Glimpse, Length, Refused, RequestHead};
 
 /// How much of one request's body a client may send ahead. At 20 ms of round trip that is 12 MiB/s.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -34,6 +35,8 @@ const RESETS: u32 = 200;
 /// How often in a row the connection and its requests are polled: taken in, answered, queued. What is left waits for the next
 /// turn, so that other connections come to theirs.
 const ROUNDS: usize = 3;
+/// How long after the last request nothing is kept any more for the next ones.
+const SPARE: Duration = Duration::from_secs(1);
 /// How long a client without a request has to close a connection that it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// A client that is silent while it waits for an answer is asked whether it is there.
@@ -43,16 +46,17 @@ const RHYTHM: Rhythm =
 /// A request; or why it is refused, and what is known of it all the same.
 pub type Asked = Result<(RequestHead, Length), (Refused, Glimpse)>;
 
-/// Serves HTTP/2 on a connection (prior knowledge or ALPN) until it ends. Each request, or why it is refused, is given to
-/// `handle` with the exchange to answer it in. What it returns is polled within this future, so that answers that are ready
-/// at the same time are written together; one that panics takes no other one with it. Dropping the future ends them all.
+/// Serves HTTP/2 on a connection (prior knowledge or ALPN) until it ends. Each request, or why it is refused, is given with
+/// the exchange to answer it in to one of the futures that `handle` makes: as many as there are requests at the same time.
+/// They are polled within this future, so that answers that are ready at the same time are written together; one that panics
+/// takes no other one with it. Dropping the future ends them all.
 ///
 /// When `shutdown` is ready, the client is told to go elsewhere (GOAWAY), what is under way is finished, and the connection
 /// ends; whoever calls bounds how long that may take.
 pub async fn serve<IO, F, Fut>(io: IO, edge: &Edge, shutdown: impl Future<Output = ()>, handle: F)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Asked, H2Exchange) -> Fut,
+    F: Fn(Requests) -> Fut,
     Fut: Future<Output = ()>,
 {
     serve_with(io, edge, RHYTHM, shutdown, handle).await;
@@ -66,7 +70,7 @@ async fn serve_with<IO, F, Fut>(
     handle: F,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Asked, H2Exchange) -> Fut,
+    F: Fn(Requests) -> Fut,
     Fut: Future<Output = ()>,
 {
     let (io, pulse) = Watched::new(io, edge.write_timeout);
@@ -84,6 +88,7 @@ async fn serve_with<IO, F, Fut>(
         edge,
         handle,
         streams: FuturesUnordered::new(),
+        seats: Arc::default(),
         bells: Bells::new(),
         accepted: 0,
         resets: Arc::default(),
@@ -116,6 +121,8 @@ struct Session<'a, IO, F, Fut> {
     edge: &'a Edge,
     handle: F,
     streams: FuturesUnordered<CatchUnwind<AssertUnwindSafe<Fut>>>,
+    /// Those of them that are at rest.
+    seats: Arc<Seats>,
     bells: Bells,
     accepted: u32,
     resets: Arc<AtomicU32>,
@@ -148,9 +155,7 @@ impl Bells {
         };
         Self { connection: part(), streams: part(), shutdown: part(), porch }
     }
-}
 
-impl Bells {
     fn have_rung(&self) -> bool {
         [&self.connection, &self.streams, &self.shutdown].iter().any(|part| part.bell.has_rung())
     }
@@ -168,15 +173,15 @@ struct Over;
 impl<IO, F, Fut> Session<'_, IO, F, Fut>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Asked, H2Exchange) -> Fut,
+    F: Fn(Requests) -> Fut,
     Fut: Future<Output = ()>,
 {
     async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
-        let mut alarm = pin!(tokio::time::sleep(self.edge.idle_timeout));
+        let mut alarm = Alarm::new();
         poll_fn(|cx| {
             self.bells.porch.enter(cx.waker());
-            let polled = self.poll(cx, shutdown.as_mut(), alarm.as_mut());
+            let polled = self.poll(cx, shutdown.as_mut(), &mut alarm);
             self.bells.porch.leave();
             if polled.is_pending() && self.bells.have_rung() {
                 cx.waker().wake_by_ref();
@@ -185,7 +190,8 @@ where
         })
         .await;
         // What is under way hears that its client is gone, and ends by itself.
-        drop(self.connection);
+        drop((self.connection, self.line));
+        self.seats.close();
         while self.streams.next().await.is_some() {}
     }
 
@@ -194,7 +200,7 @@ where
         &mut self,
         cx: &mut Context<'_>,
         shutdown: Pin<&mut impl Future<Output = ()>>,
-        alarm: Pin<&mut Sleep>,
+        alarm: &mut Alarm,
     ) -> Poll<()> {
         let told = &self.bells.shutdown;
         if told.bell.take() && !self.leaving && shutdown.poll(&mut told.context()).is_ready() {
@@ -244,15 +250,19 @@ where
     }
 
     fn has_room(&self) -> bool {
-        self.streams.len() < self.edge.streams as usize
+        self.at_work() < self.edge.streams as usize
+    }
+
+    /// How many requests there are.
+    fn at_work(&self) -> usize {
+        self.streams.len().saturating_sub(self.seats.resting())
     }
 
     /// Polls those requests that something has happened for.
     fn answer(&mut self) {
         let had_room = self.has_room();
-        while let Poll::Ready(Some(_)) = self.streams.poll_next_unpin(&mut self.bells.streams.context()) {
-            self.judge();
-        }
+        while let Poll::Ready(Some(_)) = self.streams.poll_next_unpin(&mut self.bells.streams.context()) {}
+        self.judge();
         if !had_room && self.has_room() {
             self.bells.connection.bell.ring();
         }
@@ -266,12 +276,19 @@ where
     }
 
     /// Ends a connection that has been without a request for too long.
-    fn rest(&mut self, cx: &mut Context<'_>, mut alarm: Pin<&mut Sleep>) -> Result<(), Over> {
-        let Some(due) = self.due() else { return Ok(()) };
-        if due != alarm.deadline() {
-            alarm.as_mut().reset(due);
-        }
+    fn rest(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Result<(), Over> {
+        let Some(since) = self.quiet_since else { return Ok(()) };
+        let patience =
+            if self.leaving { GOODBYE.min(self.edge.idle_timeout) } else { self.edge.idle_timeout };
+        let spares = self.seats.resting() > 0;
+        alarm.set(Some(since + if spares { SPARE.min(patience) } else { patience }));
         if alarm.poll(cx).is_pending() {
+            return Ok(());
+        }
+        // To be set anew.
+        cx.waker().wake_by_ref();
+        if spares {
+            self.seats.clear();
             return Ok(());
         }
         // A stream whose request has ended may still be on its way out.
@@ -283,8 +300,6 @@ where
             self.leave();
         }
         self.quiet_since = Some(Instant::now());
-        // To be set anew.
-        cx.waker().wake_by_ref();
         Ok(())
     }
 
@@ -304,14 +319,16 @@ where
         let head = head.map_err(|refused| (refused, convert::glimpse(&parts, self.edge)));
         self.accepted = self.accepted.saturating_add(1);
         self.quiet_since = None;
-        self.streams.push(AssertUnwindSafe((self.handle)(head, exchange)).catch_unwind());
-        self.bells.streams.bell.ring();
+        if let Some(requests) = self.seats.give((head, exchange)) {
+            self.streams.push(AssertUnwindSafe((self.handle)(requests)).catch_unwind());
+            self.bells.streams.bell.ring();
+        }
     }
 
-    /// After a request: is this a client that opens streams only to reset them, each of which costs it nothing and the pods a
+    /// After requests: is this a client that opens streams only to reset them, each of which costs it nothing and the pods a
     /// request? Then it has to go.
     fn judge(&mut self) {
-        if self.streams.is_empty() {
+        if self.at_work() == 0 && self.quiet_since.is_none() {
             self.quiet_since = Some(Instant::now());
         }
         let resets = self.resets.load(Ordering::Relaxed);
@@ -325,13 +342,6 @@ where
         self.leaving = true;
         self.connection.graceful_shutdown();
         self.bells.connection.bell.ring();
-    }
-
-    /// When a quiet connection has been quiet for too long.
-    fn due(&self) -> Option<Instant> {
-        let patience =
-            if self.leaving { GOODBYE.min(self.edge.idle_timeout) } else { self.edge.idle_timeout };
-        self.quiet_since.map(|since| since + patience)
     }
 }
 

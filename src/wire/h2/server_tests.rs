@@ -427,7 +427,7 @@ async fn a_silent_client_that_waits_is_asked_whether_it_is_there() {
     let served = tokio::spawn(async move {
         let edge = Edge::default();
         let handle = |_, mut exchange: H2Exchange| async move { poll_fn(|cx| exchange.poll_gone(cx)).await };
-        serve_with(end, &edge, rhythm, std::future::pending(), handle).await;
+        serve_with(end, &edge, rhythm, std::future::pending(), each(handle)).await;
     });
     begin(&mut io).await;
     io.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &asking("GET", "/", &[]))).await.unwrap();
@@ -496,7 +496,7 @@ async fn answers_that_are_ready_together_are_one_write() {
                 flush(&mut exchange).await.unwrap();
             }
         };
-        serve(counted, &edge, std::future::pending(), handle).await;
+        serve(counted, &edge, std::future::pending(), each(handle)).await;
     });
     begin(&mut io).await;
     let asked = (0..REQUESTS)
@@ -520,7 +520,7 @@ async fn a_handler_that_panics_resets_its_own_stream() {
             exchange.start(&answer(204, &[]), Length::None);
             flush(&mut exchange).await.unwrap();
         };
-        serve(end, &edge, std::future::pending(), handle).await;
+        serve(end, &edge, std::future::pending(), each(handle)).await;
     });
     let mut client = client(io).await;
     let (other, _) = client.send_request(get("/"), true).unwrap();
@@ -529,6 +529,39 @@ async fn a_handler_that_panics_resets_its_own_stream() {
     assert_eq!(other.await.unwrap().status(), 204);
     let (after, _) = client.send_request(get("/"), true).unwrap();
     assert_eq!(after.await.unwrap().status(), 204);
+}
+
+/// What answers a request answers the next one, too, and is not kept when there is none.
+#[tokio::test(start_paused = true)]
+async fn who_is_done_with_a_request_takes_the_next_one_and_ends_when_none_comes() {
+    let (io, end) = tokio::io::duplex(4096);
+    let (made, alive) = (Arc::<AtomicU32>::default(), Arc::new(()));
+    let (count, life) = (Arc::clone(&made), Arc::downgrade(&alive));
+    tokio::spawn(async move {
+        let handle = move |mut requests: Requests| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let alive = Arc::clone(&alive);
+            async move {
+                let _alive = alive;
+                while let Some((_, mut exchange)) = requests.next().await {
+                    exchange.start(&answer(204, &[]), Length::None);
+                    flush(&mut exchange).await.unwrap();
+                }
+            }
+        };
+        serve(end, &Edge::default(), std::future::pending(), handle).await;
+    });
+    let mut client = client(io).await;
+    for futures in 1..=2 {
+        for _ in 0..5 {
+            let (response, _) = client.send_request(get("/"), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 204);
+        }
+        // That of the handler, and that of one future.
+        assert_eq!((made.load(Ordering::SeqCst), life.strong_count()), (futures, 2));
+        tokio::time::sleep(2 * SPARE).await;
+        assert_eq!(life.strong_count(), 1);
+    }
 }
 
 /// Counts the writes to a connection.
