@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::exit, reason = "gungraun's macros make what they make")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may stop at what must not be")]
 
+mod http2;
 mod proxied;
 mod world;
 
@@ -128,6 +129,7 @@ fn recompile_after_100_pod_events((mut world, changes): (World, Vec<ClusterChang
 // From the client's bytes to a pod and back, on connections that are kept.
 #[library_benchmark]
 #[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(23_198_939))]
+#[bench::of_1_kb_over_http2(args = (500), setup = Proxied::warm_http2, config = measured(75_739_528))]
 fn request(mut router: Proxied) -> Proxied {
     router.requests(TIMES);
     router

@@ -18,6 +18,7 @@ use serinus::telemetry::Telemetry;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
+use crate::http2;
 use crate::world::{NOW, spec};
 
 const REQUEST: &str = "GET /api/v1/items/42 HTTP/1.1\r\n\
@@ -33,6 +34,9 @@ const BODY: usize = 1024;
 /// One for each pod is enough, unless the machine stands still for so long that those that rest are closed.
 const MOST_CONNECTIONS: usize = 50;
 
+/// How often the client is to ask, and whom to tell that it has.
+type Asked = mpsc::Receiver<(usize, oneshot::Sender<()>)>;
+
 /// A router in which nothing waits: it has served requests, and has a connection to each pod.
 pub(crate) struct Proxied {
     runtime: Runtime,
@@ -46,8 +50,17 @@ pub(crate) struct Proxied {
 }
 
 impl Proxied {
-    /// With a client that has had so many answers already.
+    /// With a client of HTTP/1 that has had so many answers already.
     pub(crate) fn warm(requests: usize) -> Self {
+        Self::with(http1_client, requests)
+    }
+
+    /// With a client of HTTP/2 that has had so many answers already.
+    pub(crate) fn warm_http2(requests: usize) -> Self {
+        Self::with(http2_client, requests)
+    }
+
+    fn with(client: fn(SocketAddr, &Asked), requests: usize) -> Self {
         // Whom the router's thread picks is drawn from these.
         fastrand::seed(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -110,7 +123,7 @@ async fn serve(gateway: Gateway, stopped: Shutdown) -> SocketAddr {
 }
 
 /// Asks as often as it is told to, and looks at every answer.
-fn client(router: SocketAddr, asked: &mpsc::Receiver<(usize, oneshot::Sender<()>)>) {
+fn http1_client(router: SocketAddr, asked: &Asked) {
     let mut socket = TcpStream::connect(router).unwrap();
     let mut answer = Vec::new();
     for (requests, done) in asked {
@@ -121,6 +134,17 @@ fn client(router: SocketAddr, asked: &mpsc::Receiver<(usize, oneshot::Sender<()>
             let begun = answer.len() - head;
             answer.resize(head + BODY, 0);
             socket.read_exact(&mut answer[head + begun..]).unwrap();
+        }
+        done.send(()).unwrap();
+    }
+}
+
+/// The same over HTTP/2.
+fn http2_client(router: SocketAddr, asked: &Asked) {
+    let mut client = http2::Client::connect(router);
+    for (requests, done) in asked {
+        for _ in 0..requests {
+            assert_eq!(client.ask(), BODY);
         }
         done.send(()).unwrap();
     }
