@@ -65,10 +65,9 @@ impl Client {
                 SETTINGS if flags & ACK == 0 => {
                     self.socket.write_all(&frame(SETTINGS, ACK, 0, &[])).unwrap();
                 }
-                SETTINGS | WINDOW_UPDATE => {}
                 HEADERS => assert_eq!((of, self.payload[0]), (stream, OK)),
                 DATA => body += self.payload.len(),
-                _ => panic!("a frame of the kind {kind}"),
+                _ => assert!(matches!(kind, SETTINGS | WINDOW_UPDATE), "a frame of the kind {kind}"),
             }
             if matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
                 return body;
@@ -80,7 +79,7 @@ impl Client {
     fn read(&mut self) -> (u8, u8, u32) {
         let mut head = [0; 9];
         self.socket.read_exact(&mut head).unwrap();
-        self.payload.resize(usize::from(head[1]) << 8 | usize::from(head[2]), 0);
+        self.payload.resize(usize::from(u16::from_be_bytes([head[1], head[2]])), 0);
         self.socket.read_exact(&mut self.payload).unwrap();
         (head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
     }
