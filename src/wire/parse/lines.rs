@@ -31,9 +31,10 @@ pub(super) fn are_plain(
 ) -> bool {
     let ends = |at: usize| at.checked_sub(2).and_then(|begin| bytes.get(begin..at)) == Some(b"\r\n");
     // Each line begins where the one before has ended, by CRLF; what is between them is in neither.
-    let begins = fields.iter().map(|field| field.name.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr()));
+    let mut begins =
+        fields.iter().map(|field| field.name.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr()));
     let within = fields.len() <= lines && end.saturating_sub(first + 2 + 2) <= most;
-    within && begins.map(ends).all(|ends| ends) && ends(end) && ends(end - 2)
+    within && begins.all(ends) && ends(end) && ends(end - 2)
 }
 
 /// The length of a block of field lines with the empty line that ends it; nothing while that has not come.
