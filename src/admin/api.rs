@@ -1,6 +1,6 @@
 //! The router of the API and its OpenAPI document, made from the same list.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +21,8 @@ use super::events::{self, Streams};
 use super::guard::{self, Gate};
 use super::problem::Refused;
 use super::recent::Recent;
-use super::{handlers, probes};
+use super::series::Series;
+use super::{dashboard, handlers, probes};
 
 /// How long a request may take. A change of weights waits up to two seconds for the state to be saved, and a body five
 /// seconds to arrive.
@@ -34,6 +35,7 @@ pub(super) struct Admin {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) unrouted: Arc<Unrouted>,
     pub(super) recent: Recent,
+    pub(super) series: Mutex<Series>,
     pub(super) streams: Streams,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Admin {
         (name = "events", description = "What happens, as it happens."),
         (name = "probes", description = "For a kubelet; always open."),
         (name = "metrics", description = "For Prometheus; always open."),
+        (name = "dashboard", description = "The page for people, and its files; always open."),
         (name = "document", description = "This document."),
     )
 )]
@@ -73,12 +76,17 @@ fn paths() -> Paths<Arc<Admin>> {
             .routes(routes!(probes::livez))
             .routes(routes!(probes::readyz))
             .routes(routes!(probes::healthz)),
-        open: OpenApiRouter::new().routes(routes!(probes::metrics)),
+        open: OpenApiRouter::new()
+            .routes(routes!(probes::metrics))
+            .routes(routes!(dashboard::get_page))
+            .routes(routes!(dashboard::get_file)),
         reads: OpenApiRouter::new()
             .routes(routes!(handlers::get_openapi))
             .routes(routes!(handlers::list_routes))
             .routes(routes!(handlers::get_route))
             .routes(routes!(handlers::get_history))
+            .routes(routes!(handlers::get_series))
+            .routes(routes!(handlers::get_access))
             .routes(routes!(events::get_events))
             .routes(routes!(handlers::post_explain)),
         writes: OpenApiRouter::new()
@@ -126,7 +134,7 @@ pub(super) fn document() -> &'static str {
     DOCUMENT.get_or_init(|| openapi().to_pretty_json().unwrap_or_default())
 }
 
-/// Ends requests that take too long, and says to browsers what they may do with the answers: nothing.
+/// Ends requests that take too long, and says to browsers what they may do with the answers: nothing, but for the dashboard's.
 async fn bounded(request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(PATIENCE, next.run(request)).await;
     let mut response = answered.unwrap_or_else(|_| {
@@ -145,11 +153,14 @@ async fn bounded(request: Request, next: Next) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::REFERRER_POLICY, "no-referrer"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    // The dashboard has one of its own.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response
 }

@@ -30,7 +30,14 @@ impl Api {
         let (control, telemetry) = control();
         let unrouted = Arc::default();
         let streams = Streams::new(4, Default::default());
-        let admin = Admin { control, telemetry, unrouted, recent: Recent::default(), streams };
+        let admin = Admin {
+            control,
+            telemetry,
+            unrouted,
+            recent: Recent::default(),
+            series: Default::default(),
+            streams,
+        };
         Self { router: router(Arc::new(admin), Gate { token, on_loopback }), _file: file }
     }
 
@@ -59,8 +66,17 @@ impl Api {
     }
 }
 
-const READS: [&str; 4] =
-    ["GET /api/v1/routes", "GET /api/v1/routes/shop", "GET /api/v1/routes/shop/history", "GET /openapi.json"];
+const READS: [&str; 6] = [
+    "GET /api/v1/routes",
+    "GET /api/v1/routes/shop",
+    "GET /api/v1/routes/shop/history",
+    "GET /api/v1/routes/shop/series",
+    "GET /api/v1/access",
+    "GET /openapi.json",
+];
+const ACCESS: &str = "GET /api/v1/access";
+const PAGES: [&str; 4] =
+    ["GET /", "GET /dashboard/main.js", "GET /dashboard/style.css", "GET /dashboard/uplot.LICENSE"];
 const WRITE: &str = "PUT /api/v1/routes/shop/weights";
 const EVENTS: &str = "GET /api/v1/events";
 const UNDO: &str = "POST /api/v1/routes/shop/undo";
@@ -89,6 +105,16 @@ async fn with_a_token_file_off_loopback() {
             api.check(peer, read, &[("host", "any.example"), TOKEN], 200, "");
         }
     }
+    for page in PAGES {
+        api.check(OUTSIDE, page, &[POD], 200, "");
+        api.check(OUTSIDE, page, &[POD, WRONG], 200, "");
+        api.check(LOOPBACK, page, &[LOCAL], 200, "");
+        api.check(LOOPBACK, page, &[("host", "evil.example")], 403, "foreign-host");
+    }
+    api.check(OUTSIDE, "GET /dashboard/other.js", &[POD], 404, "unknown-file");
+    api.check(OUTSIDE, "GET /dashboard/%2e%2e%2fapi.rs", &[POD], 404, "unknown-file");
+    api.check(OUTSIDE, ACCESS, &[POD, TOKEN], 200, r#"{"write":true,"needs":"token"}"#);
+    api.check(LOOPBACK, ACCESS, &[LOCAL], 200, r#"{"write":false,"needs":"token"}"#);
     // A stream that is let through does not end.
     api.check(OUTSIDE, EVENTS, &[POD], 401, "token-missing");
     api.check(OUTSIDE, EVENTS, &[POD, WRONG], 401, "token-wrong");
@@ -115,6 +141,7 @@ async fn without_a_token_file_off_loopback_nothing_is_written() {
         api.check(LOOPBACK, read, &[("host", "evil.example")], 403, "foreign-host");
     }
     for peer in [OUTSIDE, LOOPBACK, MAPPED] {
+        api.check(peer, ACCESS, &[LOCAL], 200, r#"{"write":false,"needs":"listener"}"#);
         for line in [WRITE, UNDO] {
             api.check(peer, line, &[LOCAL, JSON], 403, "admin.tokenFile");
             api.check(peer, line, &[LOCAL, JSON, TOKEN], 403, "writes-off");
@@ -125,6 +152,8 @@ async fn without_a_token_file_off_loopback_nothing_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_file_on_loopback() {
     let api = Api::new(true, false);
+    api.check(LOOPBACK, ACCESS, &[LOCAL], 200, r#"{"write":true,"needs":"nothing"}"#);
+    api.check(OUTSIDE, ACCESS, &[LOCAL], 200, r#"{"write":false,"needs":"listener"}"#);
     api.check(LOOPBACK, WRITE, &[LOCAL, JSON], 200, "\"revision\":2");
     api.check(LOOPBACK, UNDO, &[LOCAL, JSON], 200, "\"revision\":3");
     api.check(LOOPBACK, UNDO, &[LOCAL], 415, "not-json");

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::body;
 use super::problem::Refused;
 use super::token::TokenFile;
+use super::wire::{AccessStatus, WriteNeed};
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +46,12 @@ enum Carries {
 
 /// Lets a read through.
 pub(super) async fn read(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     match gate.check_read(&head).await {
-        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Ok(access) => {
+            head.extensions.insert(access);
+            next.run(Request::from_parts(head, body)).await
+        }
         Err(refused) => refused.into_response(),
     }
 }
@@ -74,14 +78,28 @@ pub(super) async fn open(request: Request, next: Next) -> Response {
 }
 
 impl Gate {
-    async fn check_read(&self, head: &Parts) -> Result<(), Refused> {
+    /// Whether it may read; and what it might do beyond.
+    async fn check_read(&self, head: &Parts) -> Result<AccessStatus, Refused> {
         let peer = peer(head)?;
-        match self.carries(&head.headers).await? {
-            Carries::Token => return Ok(()),
+        let carries = self.carries(&head.headers).await?;
+        let access = self.access(carries, peer);
+        match carries {
+            Carries::Token => return Ok(access),
             Carries::Nothing if !is_loopback(peer) => return Err(token_missing()),
             Carries::Nothing | Carries::NoneAsked => {}
         }
-        check_host(peer, head)
+        check_host(peer, head).map(|()| access)
+    }
+
+    /// What [`Self::check_write`] makes of where a request is from and what it carries.
+    fn access(&self, carries: Carries, peer: IpAddr) -> AccessStatus {
+        let (write, needs) = match carries {
+            Carries::Token => (true, WriteNeed::Token),
+            Carries::Nothing => (false, WriteNeed::Token),
+            Carries::NoneAsked if self.on_loopback && is_loopback(peer) => (true, WriteNeed::Nothing),
+            Carries::NoneAsked => (false, WriteNeed::Listener),
+        };
+        AccessStatus { write, needs }
     }
 
     async fn check_write(&self, head: &Parts) -> Result<Who, Refused> {

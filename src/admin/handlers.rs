@@ -1,7 +1,7 @@
 //! Routes, weights, revisions, `explain`: one short function each.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use axum::Json;
 use axum::body::Body;
@@ -21,8 +21,8 @@ use super::body::{self, AskedChange};
 use super::guard::Who;
 use super::problem::Refused;
 use super::wire::{
-    ExplainRequest, Explained, History, ProblemDetails, RolloutAction, RolloutChange, RouteList, RouteStatus,
-    Undo, WeightsChange,
+    AccessStatus, ExplainRequest, Explained, History, ProblemDetails, RolloutAction, RolloutChange,
+    RouteList, RouteSeries, RouteStatus, Undo, WeightsChange,
 };
 use super::{explain, if_match, status};
 
@@ -87,7 +87,12 @@ pub(super) async fn list_routes(State(admin): State<Arc<Admin>>) -> Result<Json<
         RouteList {
             generation: table.generation().0,
             problems: admin.control.problems().iter().map(status::problem).collect(),
-            replicas: admin.control.replicas().as_deref().map(status::replicas).unwrap_or_default(),
+            replicas: admin
+                .control
+                .replicas()
+                .as_deref()
+                .map(|all| status::replicas(all, &table))
+                .unwrap_or_default(),
             routes: table
                 .routes()
                 .iter()
@@ -180,6 +185,40 @@ pub(super) async fn get_history(
     let entries = entries.ok_or_else(|| Refused::unknown_route(name, &admin.control.table().load()))?;
     let revisions = entries.into_iter().map(status::revision).collect();
     Ok(Json(History { route: name.to_owned(), revisions }))
+}
+
+/// What each version of a route had in the last quarter of an hour, in samples of five seconds: requests, errors, times.
+#[utoipa::path(
+    get,
+    path = "/api/v1/routes/{route}/series",
+    tag = "routes",
+    security((), ("token" = [])),
+    params(("route" = String, Path, description = "The route's name.")),
+    responses(
+        (status = 200, description = "The samples.", body = RouteSeries),
+        AnyRefusal, RouteRefusal
+    )
+)]
+pub(super) async fn get_series(
+    State(admin): State<Arc<Admin>>,
+    route: Result<Path<String>, PathRejection>,
+) -> Result<Json<RouteSeries>, Refused> {
+    let route = admin.route(route)?;
+    // A sample of thousands of versions holds it for milliseconds.
+    let series = admin.series.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Json(series.of(&route, Instant::now(), SystemTime::now())))
+}
+
+/// Whether a change with the same headers would be let through, and what it needs otherwise. Asking changes nothing.
+#[utoipa::path(
+    get,
+    path = "/api/v1/access",
+    tag = "routes",
+    security((), ("token" = [])),
+    responses((status = 200, description = "What one may do.", body = AccessStatus), AnyRefusal)
+)]
+pub(super) async fn get_access(Extension(access): Extension<AccessStatus>) -> Json<AccessStatus> {
+    Json(access)
 }
 
 /// Goes back to the weights of a revision, or of the one before the one in force. That is a new revision.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -28,6 +28,7 @@ use super::api::{self, Admin};
 use super::events::Streams;
 use super::guard::{Gate, Peer, is_loopback};
 use super::recent::{ROTATION, Recent};
+use super::series;
 use super::token::TokenFile;
 
 /// How many connections are served at once. One that comes beyond takes the place of the one that has been without a request
@@ -145,10 +146,12 @@ pub async fn serve(
     };
     let stop = CancellationToken::new();
     let streams = Streams::new(options.connections, stop.clone());
-    let admin = Arc::new(Admin { control, telemetry, unrouted, recent: Recent::default(), streams });
+    let recent = Recent::default();
+    let admin = Arc::new(Admin { control, telemetry, unrouted, recent, series: Mutex::default(), streams });
     let router = api::router(Arc::clone(&admin), gate);
     let tasks = TaskTracker::new();
-    tasks.spawn(rotate(admin, stop.clone()));
+    tasks.spawn(rotate(Arc::clone(&admin), stop.clone()));
+    tasks.spawn(sample(admin, stop.clone()));
     tokio::select! {
         () = shutdown => {}
         () = accept(&listener.socket, &router, &tasks, &stop, Places::new(options.connections)) => {}
@@ -167,6 +170,21 @@ async fn rotate(admin: Arc<Admin>, stop: CancellationToken) {
         let admin = Arc::clone(&admin);
         // Nothing to do about a failure: the next one comes in half a minute.
         let _ = tokio::task::spawn_blocking(move || admin.recent.rotate(&admin.control.table().load())).await;
+    }
+}
+
+async fn sample(admin: Arc<Admin>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(series::INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let admin = Arc::clone(&admin);
+        let take = move || {
+            let table = admin.control.table().load();
+            let mut series = admin.series.lock().unwrap_or_else(PoisonError::into_inner);
+            series.sample(&table, &admin.recent, std::time::Instant::now());
+        };
+        // As above; and thousands of versions take milliseconds.
+        let _ = tokio::task::spawn_blocking(take).await;
     }
 }
 

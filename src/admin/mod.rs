@@ -10,6 +10,7 @@
 
 mod api;
 mod body;
+mod dashboard;
 mod events;
 mod explain;
 mod guard;
@@ -21,6 +22,7 @@ mod mirror;
 mod probes;
 mod problem;
 mod recent;
+mod series;
 mod status;
 mod token;
 pub mod wire;

@@ -88,6 +88,15 @@ impl Recent {
         }
     }
 
+    /// All that this tally counts, with a peak that is no shorter than that of the last half minute.
+    pub(super) fn whole(&self, tally: &Arc<Tally>) -> Counts {
+        let counts = Counts::of(&tally.snapshot(), Duration::ZERO);
+        let snapshots = self.0.load();
+        let until = snapshots.newer.get(&key(tally)).map_or(Duration::ZERO, |before| before.counts.peak);
+        // After the counts: what ended in between can only make it longer.
+        Counts { peak: tally.peak().max(until), ..counts }
+    }
+
     /// Takes a new generation of snapshots, and forgets the oldest.
     pub(super) fn rotate(&self, table: &RoutingTable) {
         let busy = table.routes().iter().flat_map(|r| &r.versions).filter(|v| v.tally.begun() > 0);
@@ -104,7 +113,7 @@ impl Recent {
     }
 }
 
-fn key(tally: &Arc<Tally>) -> usize {
+pub(super) fn key(tally: &Arc<Tally>) -> usize {
     Arc::as_ptr(tally).addr()
 }
 

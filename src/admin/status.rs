@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::control::{RolloutView, RolloutViews};
 use crate::model::{PathMatch, PodKey, Problem, Share};
 use crate::routing::tally::Snapshot;
-use crate::routing::{EndpointState, Member, Route, Version};
-use crate::state::{Replicas, RevisionEntry};
+use crate::routing::{EndpointState, Member, Route, RoutingTable, Version};
+use crate::state::{Peer, Replicas, RevisionEntry};
 
 use super::mirror::{effective, full, mirror};
 use super::recent::{Counts, Recent};
@@ -19,16 +19,23 @@ use super::wire::{
 const LISTED: usize = 100;
 
 /// What the API shows of the replicas, the one that is asked first.
-pub(super) fn replicas(replicas: &Replicas) -> Vec<ReplicaStatus> {
+pub(super) fn replicas(replicas: &Replicas, table: &RoutingTable) -> Vec<ReplicaStatus> {
     let leads = |name: &Arc<str>| replicas.leader.as_ref() == Some(name);
-    let status = |name: &Arc<str>, asked: bool, live: bool| ReplicaStatus {
+    let status = |name: &Arc<str>, asked: bool, live: bool, differs: Vec<String>| ReplicaStatus {
         name: name.to_string(),
         asked,
         leads: leads(name),
         live,
+        differs,
     };
-    let others = replicas.peers.iter().map(|peer| status(&peer.name, false, peer.live));
-    std::iter::once(status(&replicas.me, true, true)).chain(others).collect()
+    let differs = |peer: &Peer| {
+        let other = peer.standings.iter().filter(|(name, standing)| {
+            table.route(name.as_str()).is_some_and(|route| route.revision != standing.revision)
+        });
+        other.map(|(name, _)| name.to_string()).collect()
+    };
+    let others = replicas.peers.iter().map(|peer| status(&peer.name, false, peer.live, differs(peer)));
+    std::iter::once(status(&replicas.me, true, true, Vec::new())).chain(others).collect()
 }
 
 /// What the API shows of a route.

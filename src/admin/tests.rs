@@ -10,6 +10,10 @@ use crate::telemetry::Telemetry;
 
 /// A control task with route `shop`, versions `v1` and `v2`, and no pods.
 pub(super) fn control() -> (Control, Arc<Telemetry>) {
+    control_of(&["shop".to_owned()])
+}
+
+fn control_of(names: &[String]) -> (Control, Arc<Telemetry>) {
     let telemetry = Arc::new(Telemetry::new().unwrap());
     let service = ServiceKey::new("web", "nginx-svc");
     let version = |name: &str, selector: &str| VersionSpec {
@@ -19,8 +23,8 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
         weight: None,
         max_in_flight_per_pod: None,
     };
-    let shop = RouteSpec {
-        name: "shop".parse().unwrap(),
+    let route = |name: &String| RouteSpec {
+        name: name.parse().unwrap(),
         hosts: Vec::new(),
         paths: Vec::new(),
         backend: BackendRef { service: service.clone(), port: None },
@@ -32,8 +36,8 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
         rollout: None,
         debug_headers: false,
     };
-    let statics = Some(BTreeMap::from([(service, Vec::new())]));
-    let config = RoutesConfig { routes: vec![shop], statics };
+    let statics = Some(BTreeMap::from([(service.clone(), Vec::new())]));
+    let config = RoutesConfig { routes: names.iter().map(route).collect(), statics };
     let telemetry_too = Arc::clone(&telemetry);
     let from = Start {
         config,
@@ -50,4 +54,10 @@ pub(super) fn control() -> (Control, Arc<Telemetry>) {
 /// Its table.
 pub(super) async fn table() -> Arc<RoutingTable> {
     control().0.table().load_full()
+}
+
+/// A table with so many routes like it.
+pub(super) async fn many_routes(routes: usize) -> Arc<RoutingTable> {
+    let names: Vec<_> = (0..routes).map(|number| format!("shop-{number}")).collect();
+    control_of(&names).0.table().load_full()
 }

@@ -6,6 +6,7 @@
 mod events;
 mod mirror;
 mod rollout;
+mod series;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ pub use mirror::{MirrorComparison, MirrorStatus};
 pub use rollout::{
     AttemptCounts, RolloutAction, RolloutChange, RolloutEvidence, RolloutStatus, RolloutStepStatus,
 };
+pub use series::{AccessStatus, RouteSeries, VersionSeries, WriteNeed};
 
 /// Every route, and what is wrong with the router as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -50,6 +52,11 @@ pub struct ReplicaStatus {
     pub leads: bool,
     /// It has given a sign of life lately.
     pub live: bool,
+    /// The routes with a rollout of which it serves another revision than the one that was asked, as far as that has heard of it: a
+    /// moment after a change that is as it should be.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub differs: Vec<String>,
 }
 
 /// One route: what was asked for, what is in force, and how its versions do.

@@ -64,16 +64,18 @@ pub(super) fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError>
         })?;
         out.write_all(welcome(&router, &file.display().to_string()).as_bytes())?;
         out.flush()?;
+        let mut load = None;
         if let (Some(scenario), Some((_, web)), Some((canary, _))) =
             (args.scenario, router.listeners().first(), pods.last())
         {
             let url = format!("http://{web}/");
             tokio::select! {
-                played = scenario::play(scenario, &url, router.control(), canary, out) => played?,
+                played = scenario::play(scenario, &url, router.control(), canary, out) => load = Some(played?),
                 () = signals.next() => return Ok(()),
             }
         }
         signals.next().await;
+        drop(load);
         tokio::select! {
             _ = router.stop() => {}
             () = signals.next() => {}
@@ -121,6 +123,7 @@ fn welcome(router: &Router, file: &str) -> String {
 Serinus is in front of 7 pods: six v1 and one v2, which gets 0.1 % of the requests.
 
   {url:<40} the pods, through the router
+  {dashboard:<40} the dashboard
   {admin}/api/v1/routes{pad}   its state
 
 Try, in another terminal:
@@ -136,6 +139,7 @@ Or change the weight in {file}
 
 Ctrl-C ends it.
 ",
+        dashboard = format!("{admin}/"),
         pad = " ".repeat(23_usize.saturating_sub(admin.len())),
     )
 }

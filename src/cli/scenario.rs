@@ -35,7 +35,7 @@ pub(super) const ROLLOUT: &str = "    rollout:\n      steps:\n        \
      - {weight: 1, hold: 10s}\n        - {weight: 10, hold: 5s}\n        - {weight: 50, hold: 5s}\n        \
      - {weight: 100, hold: 5s}\n      guard: {minRequests: 20}\n";
 
-/// Plays a scenario to its end, which is told.
+/// Plays a scenario to its end, which is told. Its requests go on for as long as what it gives is kept.
 ///
 /// # Errors
 /// When the rollout cannot be started, or what is told cannot be written.
@@ -45,7 +45,7 @@ pub(super) async fn play(
     control: &Control,
     canary: &Testpage,
     out: &mut dyn Write,
-) -> Result<(), CliError> {
+) -> Result<Load, CliError> {
     let load = Load::start(url, RATE);
     let counts = Arc::clone(load.counts());
     let request = Request {
@@ -90,9 +90,12 @@ pub(super) async fn play(
         )?;
         canary.set_failing(false);
     }
-    writeln!(out, "`serinus rollout history {ROUTE}` has every step. Ctrl-C ends the demo.")?;
+    writeln!(
+        out,
+        "`serinus rollout history {ROUTE}` has every step. The requests go on until Ctrl-C ends the demo."
+    )?;
     out.flush()?;
-    Ok(())
+    Ok(load)
 }
 
 fn rollout(control: &Control) -> Option<Arc<RolloutView>> {

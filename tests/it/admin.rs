@@ -832,10 +832,14 @@ async fn the_document_and_the_router_have_the_same_paths() {
     }
     operations.sort();
     let contract = [
+        "GET /",
+        "GET /api/v1/access",
         "GET /api/v1/events",
         "GET /api/v1/routes",
         "GET /api/v1/routes/{route}",
         "GET /api/v1/routes/{route}/history",
+        "GET /api/v1/routes/{route}/series",
+        "GET /dashboard/{file}",
         "GET /healthz",
         "GET /livez",
         "GET /metrics",

@@ -9,6 +9,8 @@ mod attack;
 #[cfg(test)]
 mod control_plane;
 #[cfg(test)]
+mod dashboard;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod docs;

@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub(crate) mod apiserver;
+pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod clients;
 pub(crate) mod cluster;
