@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use crate::control::RolloutViews;
 use crate::rollout::Phase;
 use crate::routing::tally::{LATENCY_BOUNDS, LatencySnapshot, Snapshot, Unrouted};
-use crate::routing::{EndpointState, RoutingTable, Version};
+use crate::routing::{EndpointState, Route, RoutingTable, Version};
+use crate::state::Replicas;
 use crate::telemetry::metrics::{
-    ACTIVE_REQUESTS, DIVERTED, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, MIRRORED, Name, PROBLEMS,
-    REQUEST_DURATION, REQUESTS, RETRIES, ROLLOUT_E_VALUE, ROLLOUT_PHASE, ROLLOUT_STEP, ROLLOUT_THRESHOLD,
-    SHIELDED, UNROUTED, UPSTREAM_FAILURES, WEIGHT,
+    ACTIVE_REQUESTS, DIVERTED, EFFECTIVE_WEIGHT, EJECTIONS, ENDPOINTS, MIRRORED, Name, OWN_PROBLEMS,
+    PROBLEMS, REPLICAS, REQUEST_DURATION, REQUESTS, RETRIES, REVISION, ROLLOUT_E_VALUE, ROLLOUT_PHASE,
+    ROLLOUT_STEP, ROLLOUT_THRESHOLD, SHIELDED, STABLE, UNROUTED, UPSTREAM_FAILURES, WEIGHT,
 };
 
 /// The media type of the Prometheus text format.
@@ -22,6 +23,7 @@ struct Row<'a> {
     labels: String,
     version: &'a Version,
     counts: Snapshot,
+    stable: bool,
     /// What it fails may be repeated on the stable one.
     shielded: bool,
 }
@@ -35,6 +37,7 @@ pub(super) fn text(table: &RoutingTable, rollouts: &RolloutViews, unrouted: &Unr
             let name = escaped(route.name().as_str());
             let shield = route.spec.traffic.shield;
             route.versions.iter().enumerate().map(move |(place, version)| Row {
+                stable: place == 0,
                 shielded: shield && place > 0,
                 labels: format!("route=\"{name}\",version=\"{}\"", escaped(version.name.as_str())),
                 version,
@@ -50,11 +53,7 @@ pub(super) fn text(table: &RoutingTable, rollouts: &RolloutViews, unrouted: &Unr
     elsewhere(&mut text, &rows);
     copies(&mut text, table);
     gauges(&mut text, &rows);
-    text.family(PROBLEMS, "gauge");
-    for route in table.routes() {
-        let labels = format!("route=\"{}\"", escaped(route.name().as_str()));
-        text.sample(PROBLEMS.0, &labels, route.problems.len());
-    }
+    routes(&mut text, table);
     self::rollouts(&mut text, table, rollouts);
     text.family(UNROUTED, "counter");
     for (reason, count) in unrouted.counts() {
@@ -160,6 +159,10 @@ fn gauges(text: &mut Text, rows: &[Row<'_>]) {
     for Row { labels, version, .. } in rows {
         text.sample(EFFECTIVE_WEIGHT.0, labels, version.effective.ratio());
     }
+    text.family(STABLE, "gauge");
+    for Row { labels, stable, .. } in rows {
+        text.sample(STABLE.0, labels, u8::from(*stable));
+    }
     text.family(ACTIVE_REQUESTS, "gauge");
     for Row { labels, counts, .. } in rows {
         text.sample(ACTIVE_REQUESTS.0, labels, counts.active);
@@ -178,6 +181,32 @@ fn gauges(text: &mut Text, rows: &[Row<'_>]) {
             text.sample(ENDPOINTS.0, &format!("{labels},state=\"{state}\""), count);
         }
     }
+}
+
+fn routes(text: &mut Text, table: &RoutingTable) {
+    let of_each = |text: &mut Text, name: Name, value: &dyn Fn(&Route) -> u64| {
+        text.family(name, "gauge");
+        for route in table.routes() {
+            text.sample(name.0, &format!("route=\"{}\"", escaped(route.name().as_str())), value(route));
+        }
+    };
+    of_each(text, PROBLEMS, &|route| u64::try_from(route.problems.len()).unwrap_or(u64::MAX));
+    of_each(text, REVISION, &|route| route.revision.0);
+}
+
+/// What belongs to no route: the router's own problems, and the replicas where they share their state.
+pub(super) fn own(problems: usize, replicas: Option<&Replicas>) -> String {
+    let mut text = Text(String::new());
+    text.family(OWN_PROBLEMS, "gauge");
+    text.plain(OWN_PROBLEMS.0, problems);
+    if let Some(replicas) = replicas {
+        text.family(REPLICAS, "gauge");
+        let live = replicas.peers.iter().filter(|peer| peer.live).count();
+        for (state, count) in [("live", 1 + live), ("silent", replicas.peers.len() - live)] {
+            text.sample(REPLICAS.0, &format!("state=\"{state}\""), count);
+        }
+    }
+    text.0
 }
 
 /// Of the last rollout of each route that had one.
@@ -227,6 +256,10 @@ impl Text {
     fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
     }
+
+    fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name} {value}");
+    }
 }
 
 /// A label's value as the format wants it.
@@ -236,7 +269,10 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::state::Peer;
 
     #[test]
     fn bounds_are_1_2_5_of_every_decade() {
@@ -263,6 +299,28 @@ mod tests {
         assert_eq!(lines[19], format!(r#"{name}_bucket{{route="r",version="v",le="+Inf"}} 10"#));
         assert_eq!(lines[20], format!(r#"{name}_sum{{route="r",version="v"}} 1.5"#));
         assert_eq!(lines[21], format!(r#"{name}_count{{route="r",version="v"}} 10"#));
+    }
+
+    #[test]
+    fn replicas_are_counted_with_the_one_that_is_asked() {
+        let peer = |name: &str, live| Peer { name: name.into(), live, standings: Arc::default() };
+        let replicas = Replicas {
+            me: "a".into(),
+            peers: vec![peer("b", true), peer("c", false), peer("d", true)],
+            ..Replicas::default()
+        };
+        let samples = |text: String| -> Vec<String> {
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        };
+        assert_eq!(
+            samples(own(2, Some(&replicas))),
+            [
+                "serinus_problems 2",
+                "serinus_replicas{state=\"live\"} 3",
+                "serinus_replicas{state=\"silent\"} 1"
+            ]
+        );
+        assert_eq!(samples(own(0, None)), ["serinus_problems 0"]);
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response,
         let mut text = admin.telemetry.text();
         let (table, rollouts) = (admin.control.table().load(), admin.control.rollouts());
         text.push_str(&metrics::text(&table, &rollouts, &admin.unrouted));
+        let replicas = admin.control.replicas();
+        text.push_str(&metrics::own(admin.control.problems().len(), replicas.as_deref()));
         text
     });
     let text = text.await.map_err(|_| {

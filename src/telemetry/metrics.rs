@@ -72,6 +72,19 @@ pub const ROLLOUT_THRESHOLD: Name = Name(
 );
 /// `serinus_route_problems`: route.
 pub const PROBLEMS: Name = Name("serinus_route_problems", "Problems of a route that `status` shows.");
+/// `serinus_problems`: no label.
+pub const OWN_PROBLEMS: Name =
+    Name("serinus_problems", "Problems that `status` shows and that belong to no single route.");
+/// `serinus_route_revision`: route.
+pub const REVISION: Name = Name("serinus_route_revision", "The revision of the weights in force.");
+/// `serinus_version_stable`: route, version.
+pub const STABLE: Name =
+    Name("serinus_version_stable", "1 for the stable version of a route, 0 for its others.");
+/// `serinus_replicas`: state.
+pub const REPLICAS: Name = Name(
+    "serinus_replicas",
+    "Replicas that share their state, as this one sees them, itself among them: with a sign of life lately, or without.",
+);
 
 /// `serinus_accept_errors_total`: listener.
 const ACCEPT_ERRORS: Name = Name(
@@ -241,13 +254,15 @@ impl Telemetry {
         })
     }
 
-    /// The gauge of a listener's open client connections. With it come the counters of those that are refused, so that an
-    /// alert on the first one sees it grow.
+    /// The gauge of a listener's open client connections. With it come the counters of those that are refused, could not be accepted
+    /// or found no place, so that an alert on the first one sees it grow.
     #[must_use]
     pub fn connections(&self, listener: &str) -> IntGauge {
         for reason in ConnectionRefusal::ALL {
             self.refused_connections(listener, *reason);
         }
+        self.accept_errors.with_label_values(&[listener]);
+        self.connection_limits.with_label_values(&[listener]);
         self.connections.with_label_values(&[listener])
     }
 

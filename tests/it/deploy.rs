@@ -354,6 +354,105 @@ fn rbac_for_secrets_is_apart_and_for_named_ones_alone() {
     }
 }
 
+/// Whether `labels` has all of `wanted`.
+fn has_labels(labels: &Value, wanted: &Value) -> bool {
+    wanted.as_object().expect("labels").iter().all(|(name, value)| labels.get(name) == Some(value))
+}
+
+/// What Prometheus and Grafana are told fits what is installed.
+#[test]
+fn observability_fits_the_installation() {
+    let objects = build(&top().join("deploy/observability"));
+    let base = build(&top().join("deploy/base"));
+    let mut seen = BTreeSet::new();
+    for object in &objects {
+        assert!(seen.insert(id(object)), "{} twice", id(object));
+        assert!(!base.iter().any(|of_base| id(of_base) == id(object)), "{}: the base has it", id(object));
+        assert_eq!(text(object, "/metadata/labels/app.kubernetes.io~1name"), "serinus", "{}", id(object));
+        let namespace = text(one(&base, "Namespace"), "/metadata/name");
+        assert_eq!(text(object, "/metadata/namespace"), namespace, "{}", id(object));
+        match text(object, "/kind") {
+            "Service" => assert_eq!(&through::<Service>(object), object),
+            "ConfigMap" => assert_eq!(&through::<ConfigMap>(object), object),
+            "ServiceMonitor" | "PrometheusRule" => {
+                assert_eq!(text(object, "/apiVersion"), "monitoring.coreos.com/v1", "{}", id(object));
+            }
+            kind => panic!("a {kind}: add it to this test"),
+        }
+    }
+    // From the monitor to the Service to the port of the pods.
+    let (monitor, service) = (one(&objects, "ServiceMonitor"), one(&objects, "Service"));
+    let (selector, labels) = (get(monitor, "/spec/selector/matchLabels"), get(service, "/metadata/labels"));
+    assert!(has_labels(labels, selector), "{selector} of {labels}");
+    assert!(
+        !has_labels(get(one(&base, "Service"), "/metadata/labels"), selector),
+        "the callers' Service has no metrics"
+    );
+    assert!(labels.get(text(monitor, "/spec/jobLabel")).is_some());
+    let [endpoint] = list(monitor, "/spec/endpoints") else { panic!("one endpoint") };
+    let [port] = list(service, "/spec/ports") else { panic!("one port") };
+    assert_eq!((&endpoint["port"], &endpoint["path"]), (&port["name"], &json!("/metrics")));
+    let pods = get(one(&base, "Deployment"), "/spec/template/metadata/labels");
+    assert_eq!(get(service, "/spec/selector"), pods);
+    assert_eq!(get(service, "/spec/clusterIP"), "None");
+    let of_pod = list(container(&base), "/ports").iter().find(|p| p["name"] == port["targetPort"]);
+    assert_eq!(of_pod.expect("its port")["containerPort"], port["port"]);
+}
+
+/// Each alert says what is wrong and what to do, and where more is said; the documentation lists each.
+#[test]
+fn alerts_say_what_to_do() {
+    let objects = build(&top().join("deploy/observability"));
+    let docs = top().join("docs/operations.md");
+    let page = fs::read_to_string(&docs).expect("docs/operations.md");
+    let mut alerts = BTreeSet::new();
+    for rule in list(one(&objects, "PrometheusRule"), "/spec/groups").iter().flat_map(|g| list(g, "/rules")) {
+        let Some(name) = rule["alert"].as_str() else {
+            assert!(rule["record"].is_string(), "neither an alert nor a record: {rule}");
+            continue;
+        };
+        assert!(alerts.insert(name.to_owned()), "{name} twice");
+        assert!(["critical", "warning", "info"].contains(&text(rule, "/labels/severity")), "{name}");
+        for annotation in ["summary", "description"] {
+            let said = text(rule, &format!("/annotations/{annotation}"));
+            assert!(!said.trim().is_empty() && !said.contains('\n'), "{name}: {annotation}: {said}");
+        }
+        let (file, anchor) = text(rule, "/annotations/runbook").split_once('#').expect("FILE#HEADING");
+        assert_eq!(file, "docs/operations.md", "{name}");
+        assert!(crate::docs::has_anchor(&docs, anchor), "{name}: docs/operations.md has no #{anchor}");
+    }
+    let told = page.lines().filter_map(|line| line.strip_prefix("| `Serinus")?.split_once('`'));
+    let told: BTreeSet<_> = told.map(|(name, _)| format!("Serinus{name}")).collect();
+    assert_eq!(told, alerts, "left: docs/operations.md, right: deploy/observability/prometheusrule.yaml");
+}
+
+#[test]
+fn the_dashboard_is_one_that_grafana_takes_in() {
+    let objects = build(&top().join("deploy/observability"));
+    let map = one(&objects, "ConfigMap");
+    assert_eq!(text(map, "/metadata/labels/grafana_dashboard"), "1", "what its sidecar looks for");
+    let dashboard: Value = serde_json::from_str(text(map, "/data/dashboard.json")).expect("JSON");
+    let variables = list(&dashboard, "/templating/list");
+    let variables: BTreeSet<_> = variables.iter().map(|variable| text(variable, "/name")).collect();
+    let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for panel in list(&dashboard, "/panels") {
+        assert!(ids.insert(get(panel, "/id").as_u64()), "two panels of one id: {panel}");
+        let place = ["x", "y", "w", "h"].map(|field| panel["gridPos"][field].as_u64().expect("a number"));
+        let [x, y, w, h] = place;
+        for (x, y) in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(x < 24 && places.insert((x, y)), "{}: over another", text(panel, "/title"));
+        }
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            assert_eq!(text(target, "/datasource/uid"), "${datasource}", "{panel}");
+            let used = text(target, "/expr").split('$').skip(1);
+            for used in used.map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()) {
+                let used = used.expect("a name");
+                assert!(used == "__rate_interval" || variables.contains(used), "${used}: {panel}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_config_is_one_that_serinus_takes() {
     for (name, objects) in builds() {
@@ -461,7 +560,7 @@ fn the_image_is_built_from_what_is_copied_and_named_alike() {
 
 // ---------------------------------------------------------------------------------------------- reading and building
 
-fn top() -> &'static Path {
+pub(crate) fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -512,7 +611,7 @@ struct Image {
 }
 
 /// What `kubectl kustomize` makes of a folder.
-fn build(dir: &Path) -> Vec<Value> {
+pub(crate) fn build(dir: &Path) -> Vec<Value> {
     let file = dir.join("kustomization.yaml");
     let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     let k: Kustomization = yaml_serde::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
@@ -604,7 +703,7 @@ fn all<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|o| o["kind"] == kind).collect()
 }
 
-fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+pub(crate) fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let found = all(objects, kind);
     assert_eq!(found.len(), 1, "{kind}");
     found[0]
@@ -619,10 +718,10 @@ fn get<'a>(value: &'a Value, path: &str) -> &'a Value {
     value.pointer(path).unwrap_or_else(|| panic!("no {path} in {value:#}"))
 }
 
-fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
     get(value, path).as_str().unwrap_or_else(|| panic!("{path} is no text in {value:#}"))
 }
 
-fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
     get(value, path).as_array().unwrap_or_else(|| panic!("{path} is no list in {value:#}"))
 }

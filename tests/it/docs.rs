@@ -24,7 +24,7 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-fn has_anchor(page: &Path, wanted: &str) -> bool {
+pub(crate) fn has_anchor(page: &Path, wanted: &str) -> bool {
     let text = fs::read_to_string(page).unwrap();
     text.lines().any(|line| line.starts_with('#') && anchor(line) == wanted)
 }

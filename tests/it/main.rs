@@ -29,6 +29,8 @@ mod kubernetes_events;
 #[cfg(test)]
 mod mistakes;
 #[cfg(test)]
+mod observability;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod process_faults;
