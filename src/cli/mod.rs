@@ -10,6 +10,9 @@ mod error;
 mod explain;
 mod handover;
 mod limits;
+mod live;
+mod live_lines;
+mod live_screen;
 mod mirror;
 mod rollout;
 mod run;
@@ -106,6 +109,7 @@ fn run_command(command: &Command, out: &mut dyn Write) -> Result<(), CliError> {
         Command::Demo(args) => demo::demo(args, out),
         Command::Check(args) => check::check(args, out),
         Command::Explain(args) => explain::explain(args, check::compile, out),
+        Command::Status(args) if live::is_wanted(args) => live::watch(args),
         Command::Status(args) => status::status(args, out),
         Command::Weight(args) => weight::weight(args, out),
         Command::Rollout(args) => rollout::rollout(args, out),

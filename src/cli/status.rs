@@ -13,7 +13,7 @@ use super::mirror::write_mirror;
 use super::text::{align_right, or_dash, percent, plain, table, write_table};
 
 /// How often `--watch` asks.
-const PERIOD: Duration = Duration::from_secs(1);
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
 /// How many endpoints without a version are named.
 const NAMED: usize = 5;
 
@@ -25,7 +25,7 @@ const NAMED: usize = 5;
 pub struct StatusArgs {
     /// Only this route
     pub route: Option<RouteName>,
-    /// Show it anew every second, until Ctrl-C
+    /// Show it anew every second, until Ctrl-C; on a terminal as a screen that scrolls, until q
     #[arg(long, short)]
     pub watch: bool,
     /// How to write it: `json` is what the admin API answers
@@ -210,7 +210,7 @@ fn write_rollouts(routes: &[RouteStatus], out: &mut dyn Write) -> io::Result<()>
 }
 
 /// Who else has these weights.
-fn write_replicas(replicas: &[ReplicaStatus], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_replicas(replicas: &[ReplicaStatus], out: &mut dyn Write) -> io::Result<()> {
     let shown = |replica: &ReplicaStatus| {
         let marks =
             [(replica.asked, "this one"), (replica.leads, "leads"), (!replica.live, "no sign of life")];
@@ -223,7 +223,11 @@ fn write_replicas(replicas: &[ReplicaStatus], out: &mut dyn Write) -> io::Result
 }
 
 /// What is wrong.
-fn write_problems(routes: &[RouteStatus], problems: &[ProblemNote], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_problems(
+    routes: &[RouteStatus],
+    problems: &[ProblemNote],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let of_routes = routes.iter().flat_map(|route| {
         let unassigned = (route.unassigned_count > 0).then(|| unassigned(route));
         let named = move |p: &ProblemNote| {

@@ -27,6 +27,8 @@ mod kubernetes;
 #[cfg(test)]
 mod kubernetes_events;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod observability;
