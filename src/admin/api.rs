@@ -22,7 +22,7 @@ use super::guard::{self, Gate};
 use super::problem::Refused;
 use super::recent::Recent;
 use super::series::Series;
-use super::{dashboard, handlers, probes};
+use super::{dashboard, handlers, log, probes};
 
 /// How long a request may take. A change of weights waits up to two seconds for the state to be saved, and a body five
 /// seconds to arrive.
@@ -54,6 +54,7 @@ pub(super) struct Admin {
         (name = "weights", description = "Weights and their revisions."),
         (name = "rollouts", description = "Rollouts that judge themselves."),
         (name = "events", description = "What happens, as it happens."),
+        (name = "log", description = "Which lines the log has."),
         (name = "probes", description = "For a kubelet; always open."),
         (name = "metrics", description = "For Prometheus; always open."),
         (name = "dashboard", description = "The page for people, and its files; always open."),
@@ -88,11 +89,13 @@ fn paths() -> Paths<Arc<Admin>> {
             .routes(routes!(handlers::get_series))
             .routes(routes!(handlers::get_access))
             .routes(routes!(events::get_events))
+            .routes(routes!(log::get_log))
             .routes(routes!(handlers::post_explain)),
         writes: OpenApiRouter::new()
             .routes(routes!(handlers::put_weights))
             .routes(routes!(handlers::post_undo))
-            .routes(routes!(handlers::post_rollout)),
+            .routes(routes!(handlers::post_rollout))
+            .routes(routes!(log::put_log)),
     }
 }
 

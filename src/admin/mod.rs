@@ -17,6 +17,7 @@ mod guard;
 mod handlers;
 mod if_match;
 mod listener;
+mod log;
 mod metrics;
 mod mirror;
 mod probes;

@@ -4,6 +4,7 @@
 //! another meaning without a major version.
 
 mod events;
+mod log;
 mod mirror;
 mod rollout;
 mod series;
@@ -19,6 +20,7 @@ use crate::model::{EndpointPhase, Share};
 pub use events::{
     ConfigEvent, EndpointEvent, EventData, HookFailure, LaggedEvent, ProblemEvent, RolloutEvent, WeightEvent,
 };
+pub use log::{LogChange, LogStatus};
 pub use mirror::{MirrorComparison, MirrorStatus};
 pub use rollout::{
     AttemptCounts, RolloutAction, RolloutChange, RolloutEvidence, RolloutStatus, RolloutStepStatus,

@@ -13,6 +13,7 @@ mod limits;
 mod live;
 mod live_lines;
 mod live_screen;
+mod log;
 mod mirror;
 mod rollout;
 mod run;
@@ -29,6 +30,7 @@ mod weight;
 pub use client::{AdminArgs, AdminUrl};
 pub use error::CliError;
 pub use explain::{ExplainArgs, explain, explain_table, write_explained};
+pub use log::{LogArgs, log};
 pub use rollout::{
     ActionArgs, FollowArgs, HistoryArgs, PromoteArgs, RolloutArgs, RolloutVerb, UndoArgs, rollout,
 };
@@ -67,6 +69,8 @@ enum Command {
     Weight(weight::WeightArgs),
     /// Look at the revisions of a route's weights, and go back.
     Rollout(rollout::RolloutArgs),
+    /// Show or change which lines a running router logs.
+    Log(log::LogArgs),
     /// Play a config's rollout against assumed rates, before production.
     Simulate(simulate::SimulateArgs),
     /// Print the JSON Schema of the config file.
@@ -113,6 +117,7 @@ fn run_command(command: &Command, out: &mut dyn Write) -> Result<(), CliError> {
         Command::Status(args) => status::status(args, out),
         Command::Weight(args) => weight::weight(args, out),
         Command::Rollout(args) => rollout::rollout(args, out),
+        Command::Log(args) => log::log(args, out),
         Command::Simulate(args) => simulate::simulate(args, out),
         Command::Schema => check::schema(out),
         Command::Completions { shell } => {

@@ -6,9 +6,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::log_filter::{changeable, keep, start};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,9 +53,11 @@ pub(super) fn finish(guard: Option<WorkerGuard>) {
     }
 }
 
-/// Starts logging; a second call does nothing. `RUST_LOG` decides what is written; `default` where it is not set.
+/// Starts logging; a second call does nothing. `RUST_LOG` decides what is written, `default` where it is not set, and from then on
+/// [`set_log_filter`](super::set_log_filter).
 pub fn init(format: LogFormat, default: &str) -> Logs {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let (filter, text_of_filter) = start(default);
+    let (filter, handle) = changeable(filter);
     let text = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Text => true,
@@ -68,10 +71,13 @@ pub fn init(format: LogFormat, default: &str) -> Logs {
         .finish(std::io::stderr());
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     // Fails only when logging was started before, as tests do.
-    let _ = if text {
+    let started = if text {
         registry.with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init()
     } else {
         registry.with(layer.json().flatten_event(true)).try_init()
     };
+    if started.is_ok() {
+        keep(handle, text_of_filter);
+    }
     Logs(Some(guard))
 }

@@ -835,6 +835,7 @@ async fn the_document_and_the_router_have_the_same_paths() {
         "GET /",
         "GET /api/v1/access",
         "GET /api/v1/events",
+        "GET /api/v1/log",
         "GET /api/v1/routes",
         "GET /api/v1/routes/{route}",
         "GET /api/v1/routes/{route}/history",
@@ -848,6 +849,7 @@ async fn the_document_and_the_router_have_the_same_paths() {
         "POST /api/v1/explain",
         "POST /api/v1/routes/{route}/rollout",
         "POST /api/v1/routes/{route}/undo",
+        "PUT /api/v1/log",
         "PUT /api/v1/routes/{route}/weights",
     ];
     assert_eq!(operations, contract);

@@ -29,6 +29,8 @@ mod kubernetes_events;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod observability;
