@@ -182,6 +182,12 @@ impl Prometheus {
             line.split("address=").nth(1)?.trim().parse().ok()
         })
         .await;
+        // It listens before it can answer.
+        patiently("Prometheus is ready", async || {
+            let answer = Client::new(address).get("localhost", "/-/ready").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
         Self { address, _process: process }
     }
 
@@ -213,7 +219,7 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
     assert!(found.len() > 30, "{found:?}");
     for (_, query) in &mut found {
         for (variable, value) in
-            [("$__rate_interval", "1m"), ("$namespace", "serinus"), ("$job", ".*"), ("$route", "(shop)")]
+            [("$__rate_interval", "10m"), ("$namespace", "serinus"), ("$job", ".*"), ("$route", "(shop)")]
         {
             *query = query.replace(variable, value);
         }
@@ -247,6 +253,12 @@ async fn a_prometheus_finds_what_rules_and_dashboard_ask_for() {
     let admins: Vec<_> = lab.replicas.iter().map(|replica| replica.admin).collect();
     let prometheus = Prometheus::start(folder.path(), &admins).await;
     let traffic: Vec<_> = lab.replicas.iter().map(|replica| Traffic::start(replica.web)).collect();
+    patiently("both are up", async || {
+        let up = prometheus.query("up{job=\"serinus\"}").await;
+        (up.len() == 2 && up.iter().all(|sample| sample["value"][1] == "1")).then_some(())
+    })
+    .await;
+    // Only now, so that Prometheus sees what they move before and after.
     let (status, answer) =
         call(admins[0], "POST /api/v1/routes/shop/rollout", "", &json!({"action": "start"})).await;
     assert_eq!(status, 200, "{answer}");
@@ -258,11 +270,6 @@ async fn a_prometheus_finds_what_rules_and_dashboard_ask_for() {
     }
     let answer = Client::new(lab.replicas[0].web).get("nobody.example.com", "/").await.unwrap();
     assert_eq!(answer.status, 404, "{answer:?}");
-    patiently("both are up", async || {
-        let up = prometheus.query("up{job=\"serinus\"}").await;
-        (up.len() == 2 && up.iter().all(|sample| sample["value"][1] == "1")).then_some(())
-    })
-    .await;
 
     let objects = observability();
     let dashboard = text(one(&objects, "ConfigMap"), "/data/dashboard.json");
