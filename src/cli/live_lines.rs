@@ -32,7 +32,10 @@ pub(super) enum Kind {
 
 /// How many requests each version had, at the last few looks.
 #[derive(Debug, Default)]
-pub(super) struct Past(VecDeque<(Instant, HashMap<(String, String), Count>)>);
+pub(super) struct Past(VecDeque<(Instant, Counts)>);
+
+/// By route and version.
+type Counts = HashMap<(String, String), Count>;
 
 /// The revision, and the requests under it.
 type Count = (u64, u64);

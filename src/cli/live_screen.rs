@@ -34,6 +34,7 @@ pub(super) enum Key {
 }
 
 /// What a pressed key asks for.
+#[allow(clippy::wildcard_enum_match_arm, reason = "a key that is new to crossterm asks for nothing")]
 pub(super) fn key(pressed: KeyEvent) -> Key {
     let control = pressed.modifiers.contains(KeyModifiers::CONTROL);
     match pressed.code {
