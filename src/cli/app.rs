@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminOptions};
-use crate::config::{self, ConfigErrors, Discovery, Settings};
+use crate::config::{self, ConfigErrors, Discovery, RequestLog, Settings};
 use crate::control::{self, Begin, Control, RoutesConfig};
 use crate::kubernetes::{self, ClusterAccess, Release, WatchEvent};
 use crate::model::{ListenerTls, Problem, ServiceKey, StaticEndpoint};
@@ -339,8 +339,12 @@ fn listener_tls(settings: &Settings) -> BTreeMap<String, ListenerTls> {
 fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>> {
     Ok(match log {
         config::AccessLog::Off => None,
-        config::AccessLog::Stdout => Some(AccessLog::stdout()),
-        config::AccessLog::File(path) => Some(AccessLog::file(path)?),
+        config::AccessLog::On(RequestLog { file: None, format, sample }) => {
+            Some(AccessLog::stdout(*format, *sample))
+        }
+        config::AccessLog::On(RequestLog { file: Some(path), format, sample }) => {
+            Some(AccessLog::file(path, *format, *sample)?)
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 //! The format of the file: every field once. The reader, the JSON Schema and the reference follow from it.
 
+mod access_log;
 mod audience;
 mod listener;
 mod mirror;
@@ -16,15 +17,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde_json::json;
 
-use super::errors::{Errors, Place};
-use super::hints::{list, nearest};
-use super::input::{AnyLength, Field, Input, Marked, Pairs, object, wrong_type};
+use super::input::{AnyLength, Marked, Pairs, object};
 use super::numbers::{Limit, Size, Whole};
 use super::settings::{AccessLog, HostPort};
 use super::values::{ExactPath, LabelKey, LabelValue, PrefixPath, RegexPath, Span, Text};
-use super::yaml::{Node, Value};
 use crate::model::{
     Balance, ConfigMapKey, HostMatch, Namespace, OnEmpty, PortRef, Protocol, RouteName, Selector, ServiceKey,
     Share, VersionName,
@@ -44,7 +41,8 @@ object! {
         optional "discovery" discovery: DiscoveryFile, default = {"kubernetes": {}};
         /// How Serinus stops.
         optional "drain" drain: DrainFile;
-        /// Whether every request is logged, as JSON: `off`, `stdout` or `{file: PATH}`.
+        /// Whether requests are logged: `off`, `stdout` (as JSON), or a mapping of where, in which form and how many of them.
+        /// Read at the start.
         optional "accessLog" access_log: AccessLog, default = "off", example = {"file": "/var/log/serinus/access.json"};
         /// The networks of hops whose word about a client counts: an Ingress or a load balancer in front. From anyone else
         /// `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id` are replaced. Left out: nobody is trusted.
@@ -204,46 +202,5 @@ object! {
         /// How many requests it may have at once for each of its usable pods: what is beyond goes to the first version. Not for
         /// the first. Left out: as many as come.
         optional "maxInFlightPerPod" max_in_flight_per_pod: Whole<u32, 1, 1_000_000>, example = 50;
-    }
-}
-
-object! {
-    /// An access log in a file.
-    AccessLogFile "file", later [] {
-        /// The file; it is appended to.
-        required "file" file: PathBuf, example = "/var/log/serinus/access.json";
-    }
-}
-
-impl Input for AccessLog {
-    fn schema() -> serde_json::Value {
-        json!({"title": "off | stdout | {file}", "anyOf": [{"enum": ["off", "stdout"]}, AccessLogFile::schema()]})
-    }
-
-    fn read(node: &Node, place: &Place, errors: &mut Errors) -> Option<Self> {
-        let words = ["off", "stdout"];
-        match &node.value {
-            Value::Map(_) => match AccessLogFile::read(node, place, errors)?.file {
-                Field::Given(file) => Some(AccessLog::File(file.value)),
-                Field::Absent | Field::Bad => None,
-            },
-            Value::Text(text) if text == "off" => Some(AccessLog::Off),
-            Value::Text(text) if text == "stdout" => Some(AccessLog::Stdout),
-            Value::Text(text) if nearest(text, &words).is_some() => {
-                let near = nearest(text, &words).unwrap_or_default();
-                errors.add(place, format!("`{text}` is not known: did you mean `{near}`?"));
-                None
-            }
-            Value::Text(_)
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::List(_)
-            | Value::Null
-            | Value::Refused(_) => {
-                let wanted = format!("one of {} or `{{file: PATH}}`", list(&words));
-                wrong_type(node, &wanted, place, errors);
-                None
-            }
-        }
     }
 }

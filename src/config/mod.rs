@@ -28,8 +28,8 @@ use serde_json::json;
 
 pub use errors::{ConfigError, ConfigErrors, NamedFile, NamedFiles};
 pub use settings::{
-    AccessLog, Admin, Discovery, Drain, HostPort, HostPortError, KubernetesSettings, Listener, Settings,
-    StateStore,
+    AccessLog, Admin, Discovery, Drain, HostPort, HostPortError, KubernetesSettings, Listener, RequestLog,
+    Settings, StateStore,
 };
 pub use watch::{Watch, watch};
 

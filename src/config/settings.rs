@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{ConfigMapKey, Edge, ListenerTls, Namespace, RouteSpec, ServiceKey, StaticEndpoint};
+use crate::model::{
+    AccessFormat, ConfigMapKey, Edge, ListenerTls, Namespace, RouteSpec, ServiceKey, Share, StaticEndpoint,
+};
 
 /// A config file that was read, checked and completed with its defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +26,7 @@ pub struct Settings {
     pub discovery: Discovery,
     /// How Serinus stops.
     pub drain: Drain,
-    /// Whether every request is logged.
+    /// Whether requests are logged.
     pub access_log: AccessLog,
     /// The networks of hops whose word about a client counts (`X-Forwarded-*`, `X-Request-Id`).
     pub trusted_proxies: Vec<IpNet>,
@@ -94,15 +96,31 @@ pub struct Drain {
     pub timeout: Duration,
 }
 
-/// Whether every request is logged.
+/// Whether requests are logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLog {
     /// No.
     Off,
-    /// As JSON lines on standard output.
-    Stdout,
-    /// As JSON lines in this file.
-    File(PathBuf),
+    /// So.
+    On(RequestLog),
+}
+
+/// Which requests are logged, where, and in which form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestLog {
+    /// The file that is appended to; nothing for standard output.
+    pub file: Option<PathBuf>,
+    /// The form of a line.
+    pub format: AccessFormat,
+    /// How many of the requests that went well.
+    pub sample: Share,
+}
+
+impl Default for RequestLog {
+    /// All, as JSON on standard output.
+    fn default() -> Self {
+        Self { file: None, format: AccessFormat::Json, sample: Share::ALL }
+    }
 }
 
 /// A place to listen: `HOST:PORT`.

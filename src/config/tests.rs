@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
-    Balance, Edge, HealthCheck, OnEmpty, PathMatch, PortRef, Redirect, Retries, RouteSpec, ServiceKey, Share,
-    Traffic,
+    AccessFormat, Balance, Edge, HealthCheck, OnEmpty, PathMatch, PortRef, Redirect, Retries, RouteSpec,
+    ServiceKey, Share, Traffic,
 };
 
 const STATIC: &str = include_str!("../../config/static.yaml");
@@ -141,11 +141,36 @@ fn fields_mean_what_they_say() {
     );
 
     let log = |text: &str| parse("f", &format!("routes: []\naccessLog: {text}")).unwrap().access_log;
-    assert_eq!(log("stdout"), AccessLog::Stdout);
-    assert_eq!(log("'off'"), AccessLog::Off);
-    assert_eq!(log("{file: a.json}"), AccessLog::File("a.json".into()));
+    let whole = RequestLog { file: None, format: AccessFormat::Json, sample: Share::ALL };
+    assert_eq!((log("'off'"), log("off")), (AccessLog::Off, AccessLog::Off));
+    assert_eq!((log("stdout"), log("{}")), (AccessLog::On(whole.clone()), AccessLog::On(whole.clone())));
+    assert_eq!(
+        log("{file: a.json}"),
+        AccessLog::On(RequestLog { file: Some("a.json".into()), ..whole.clone() })
+    );
+    let text =
+        RequestLog { format: AccessFormat::Text, sample: Share::from_millionths(1_000).unwrap(), ..whole };
+    assert_eq!(log("{format: text, sample: 0.1}"), AccessLog::On(text));
     let drain = parse("f", "routes: []\ndrain: {delay: 0s, timeout: 1m30s}").unwrap().drain;
     assert_eq!((drain.delay, drain.timeout), (Duration::ZERO, Duration::from_secs(90)));
+}
+
+#[test]
+fn of_an_access_log_what_is_wrong_is_said() {
+    for (written, said) in [
+        ("{sample: 101}", "1:21: accessLog.sample: 101 is not between 0 and 100 percent"),
+        (
+            "{sample: 0.00001}",
+            "1:21: accessLog.sample: 0.00001 percent is finer than one in a million: use at most four decimals, like 0.0001",
+        ),
+        ("{sample: 1%}", "1:21: accessLog.sample: `1%` has a percent sign: write the number alone, like 0.1"),
+        ("{format: combined}", "1:21: accessLog.format: `combined` is not known: use one of `json`, `text`"),
+        ("{format: jsn}", "1:21: accessLog.format: `jsn` is not known: did you mean `json`?"),
+        ("{to: stdout}", "1:13: accessLog.to: unknown field: the fields here are `file`, `format`, `sample`"),
+        ("stdot", "1:12: accessLog: `stdot` is not known: did you mean `stdout`?"),
+    ] {
+        check(&format!("accessLog: {written}\nroutes: []\n"), &[said]);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::hints::{list, nearest};
 use super::input::{Input, read_text, wrong_type};
 use super::yaml::Node;
 use super::yaml::Value;
-use crate::model::{EscapedSlashes, HookEvent, MinTls, OnEmpty, OnFail, Protocol, Underscores};
+use crate::model::{AccessFormat, EscapedSlashes, HookEvent, MinTls, OnEmpty, OnFail, Protocol, Underscores};
 
 /// One of a few words.
 macro_rules! word_value {
@@ -36,6 +36,7 @@ macro_rules! word_value {
     };
 }
 
+word_value!(AccessFormat, "json" = AccessFormat::Json, "text" = AccessFormat::Text);
 word_value!(OnEmpty, "spill" = OnEmpty::Spill, "fail" = OnEmpty::Fail);
 word_value!(OnFail, "rollback" = OnFail::Rollback, "pause" = OnFail::Pause);
 word_value!(

@@ -2,6 +2,7 @@
 //!
 //! CORE: nothing here waits, reads a clock, draws a random number or logs.
 
+mod access;
 mod audience;
 mod cluster;
 mod deed;
@@ -20,6 +21,7 @@ mod share;
 mod time;
 mod traffic;
 
+pub use access::AccessFormat;
 pub use audience::{Audience, Cohort, Condition, Part, Rule, Test, Verdict};
 pub use cluster::{
     AddressType, ClusterChange, ClusterKind, Conditions, Pod, PodKey, Service, ServicePort, Slice,

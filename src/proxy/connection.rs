@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use rustls::server::Acceptor;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{ConnectionRefusal, Edge, Problem};
-use crate::telemetry::{RefusedConnection, Telemetry};
+use crate::telemetry::{AccessTls, RefusedConnection, Telemetry};
 use crate::tls::{BEGIN, ListenerCertificates, explain_refusal};
 use crate::wire::h1::{H1Server, Next};
 use crate::wire::{Alarm, Link, RequestHead, serve_http2};
@@ -61,12 +62,14 @@ pub(super) struct Client {
     pub(super) site: Arc<Site>,
     /// The host that a TLS connection is for, if it said so (RFC 6066 §3).
     sni: Option<String>,
+    /// The version of its TLS, and whether it went on with an earlier session.
+    tls: Option<(&'static str, bool)>,
 }
 
 impl Client {
     /// A client of a listener.
     pub(super) fn new(peer: IpAddr, site: Arc<Site>) -> Self {
-        Self { peer, peer_name: peer.to_string(), site, sni: None }
+        Self { peer, peer_name: peer.to_string(), site, sni: None, tls: None }
     }
 
     /// The connection is not served, and those who run the router are told why.
@@ -79,6 +82,12 @@ impl Client {
     /// What the connection is, as `X-Forwarded-Proto` has it.
     pub(super) fn scheme(&self) -> &'static str {
         if self.site.certificates.is_some() { "https" } else { "http" }
+    }
+
+    /// Its TLS, as the access log shows it.
+    pub(super) fn tls(&self) -> Option<AccessTls<'_>> {
+        let (version, resumed) = self.tls?;
+        Some(AccessTls { version, resumed, server_name: self.sni.as_deref() })
     }
 
     /// Whether this connection is for this authority: a TLS connection is for those hosts that its certificate would be shown
@@ -111,7 +120,11 @@ pub(super) async fn serve(
     };
     // Apart, as all that is not for long or not for most: a connection that waits for requests is to hold little.
     let Some(stream) = Box::pin(secured(certificates, &mut client, socket)).await else { return };
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let tls = stream.get_ref().1;
+    let http2 = tls.alpn_protocol() == Some(b"h2");
+    let version =
+        if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "TLSv1.3" } else { "TLSv1.2" };
+    client.tls = Some((version, tls.handshake_kind() == Some(HandshakeKind::Resumed)));
     let link = Link::tls(tokio_rustls::TlsStream::Server(stream));
     if http2 {
         Box::pin(serve_h2(gateway, client, link, &leave)).await;

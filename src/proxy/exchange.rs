@@ -255,12 +255,15 @@ impl<D: Downstream> Exchange<'_, D> {
     ) -> Result<(), Failure> {
         let Some(routed) = request.routed.as_mut() else { return Err(Failure::Timeout) };
         let gateway = self.gateway;
+        request.connected = None;
         let mut connection = connection(gateway, head, routed, wanted).await?;
         let reused = connection.is_reused();
         connection.start(head, body.length);
         let mut answer = connection.room_for_head();
         // One that waited took no time to be had.
         let begun = if reused { Instant::from_std(routed.attempted_at) } else { Instant::now() };
+        request.connected =
+            (!reused).then(|| begun.into_std().saturating_duration_since(routed.attempted_at));
         let mut relay = Relay::new(&mut *self.down, &mut connection, body, *limits, self.alarm, begun);
         let length = match relay.head(&mut answer).await {
             Ok(length) => length,
@@ -278,7 +281,8 @@ impl<D: Downstream> Exchange<'_, D> {
             gateway.failed(&failure, routed, reused);
             return Err(failure);
         }
-        let took = relay.now().into_std().saturating_duration_since(routed.attempted_at);
+        let head_at = relay.now().into_std();
+        let took = head_at.saturating_duration_since(routed.attempted_at);
         let status = answer.status.as_u16();
         let retries = &routed.route.spec.traffic.retries;
         let shields = status >= 500 && routed.may_shield();
@@ -293,6 +297,7 @@ impl<D: Downstream> Exchange<'_, D> {
             }
         }
         request.status = status;
+        request.first_byte = Some(head_at.saturating_duration_since(request.started));
         relay.digest = request.copy.as_ref().and_then(Draft::digest);
         let passed = pass_on(gateway, &mut relay, &mut answer, length, routed).await;
         request.bytes = relay.answered;

@@ -12,16 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{AnswerReason, Timestamp};
 use crate::routing::tally::Unrouted;
-use crate::routing::{AttemptOutcome, RoutingTable};
+use crate::routing::{AttemptOutcome, InFlight, RoutingTable};
 use crate::telemetry::{AccessEntry, AccessLog};
 use crate::tls::UpstreamConnectors;
-use crate::wire::RequestHead;
+use crate::wire::{self, RequestHead};
 
 use super::connection::Client;
 use super::failure::Failure;
 use super::pool::Pools;
 use super::request::{Asked, Request, Routed};
 use super::seen::Seen;
+use super::trace::TraceParent;
 use super::{SetAside, headers};
 
 /// The table in force: one writer, and every request reads it once.
@@ -157,35 +158,12 @@ impl Gateway {
             Some(routed) => routed.end(request.status, took, request.failed),
             None => self.options.unrouted.add(request.answer.unwrap_or(AnswerReason::BadRequest)),
         }
-        if let Some(log) = &self.options.access_log {
-            self.log(log, client, asked, request, took);
+        if let Some(log) = &self.options.access_log
+            && log.takes(request.went_wrong())
+        {
+            log.write(&entry(client, asked, request, took));
         }
         now
-    }
-
-    fn log(&self, log: &AccessLog, client: &Client, asked: &Asked<'_>, request: &Request, took: Duration) {
-        let routed = request.routed.as_ref();
-        log.write(&AccessEntry {
-            time: Timestamp::from(SystemTime::now()),
-            client: &request.client.unwrap_or(client.peer).to_string(),
-            method: asked.method,
-            host: asked.host,
-            path: asked.path,
-            status: request.status,
-            route: routed.map(|r| r.route.name().as_str()),
-            version: routed.and_then(Routed::version).map(|v| v.name.as_str()),
-            reason: routed.map(|r| r.choice.reason.token()),
-            answer: request.answer.map(AnswerReason::token),
-            failure: request.failure.as_deref(),
-            upstream: routed.and_then(|r| r.at.as_ref()).map(|at| at.endpoint().id.to_string()),
-            tried: routed
-                .map(|r| r.tried.before_last().map(|e| e.id.to_string()).collect())
-                .unwrap_or_default(),
-            attempts: routed.map_or(0, |r| u32::try_from(r.attempts).unwrap_or(u32::MAX)),
-            duration_ms: took.as_secs_f64() * 1_000.0,
-            bytes: usize::try_from(request.bytes).unwrap_or(usize::MAX),
-            request_id: request.id.as_str(),
-        });
     }
 
     /// Takes in what the head says of the client and the request's id, and tells the pod.
@@ -200,4 +178,43 @@ impl Gateway {
         let hop = headers::Hop { address: &client.peer_name, trusted };
         headers::tell_upstream(head, hop, client.scheme(), &request.id);
     }
+}
+
+/// A request that has ended, as the access log shows it.
+fn entry<'a>(client: &'a Client, asked: &Asked<'a>, request: &'a Request, took: Duration) -> AccessEntry<'a> {
+    let routed = request.routed.as_ref();
+    let at = routed.and_then(|r| r.at.as_ref()).map(InFlight::endpoint);
+    let field = |name| asked.fields.and_then(|fields| fields.get(name));
+    AccessEntry {
+        time: Timestamp::from(SystemTime::now()),
+        client: request.client.unwrap_or(client.peer),
+        method: asked.method,
+        host: asked.host,
+        path: asked.path,
+        protocol: asked.version.map(wire::Version::name),
+        tls: client.tls(),
+        status: request.status,
+        route: routed.map(|r| r.route.name().as_str()),
+        version: routed.and_then(Routed::version).map(|v| v.name.as_str()),
+        reason: routed.map(|r| r.choice.reason.token()),
+        answer: request.answer.map(AnswerReason::token),
+        failure: request.failure.as_deref(),
+        upstream: at.map(|at| at.id.address),
+        pod: at.and_then(|at| at.pod.as_ref()),
+        tried: routed.map(|r| r.tried.before_last().map(|e| e.id.address).collect()).unwrap_or_default(),
+        attempts: routed.map_or(0, |r| u32::try_from(r.attempts).unwrap_or(u32::MAX)),
+        duration_ms: millis(took),
+        connect_ms: request.connected.map(millis),
+        first_byte_ms: request.first_byte.map(millis),
+        bytes: request.bytes,
+        request_id: request.id.as_str(),
+        trace_id: asked.fields.and_then(TraceParent::of).map(|parent| parent.trace_id),
+        referer: field("Referer"),
+        user_agent: field("User-Agent"),
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn millis(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1_000.0
 }

@@ -28,6 +28,7 @@ mod request;
 mod roster;
 mod seen;
 mod server;
+mod trace;
 
 pub use connect::PodConnector;
 pub use gateway::{Gateway, GatewayOptions, Published};

@@ -9,7 +9,7 @@ use http::Method;
 use crate::model::{AnswerReason, EndpointId, Moment, OnEmpty, Share};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{ActiveRequest, Choice, Endpoint, InFlight, Route, Version};
-use crate::wire::{Fields, Glimpse, RequestHead};
+use crate::wire::{self, Fields, Glimpse, RequestHead};
 
 use super::failure;
 use super::mirror::Draft;
@@ -28,6 +28,10 @@ pub(super) struct Request {
     pub(super) client: Option<IpAddr>,
     /// The status of the answer; 0 while there is none.
     pub(super) status: u16,
+    /// How long it took to have the connection of its last attempt; nothing where one that waited was used.
+    pub(super) connected: Option<Duration>,
+    /// How long after it came a pod's answer did that is passed on.
+    pub(super) first_byte: Option<Duration>,
     /// How many bytes of the answer's body came from a pod.
     pub(super) bytes: u64,
     /// No pod answered it.
@@ -44,18 +48,26 @@ pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
     pub(super) host: &'a str,
     pub(super) path: &'a str,
+    pub(super) version: Option<wire::Version>,
+    pub(super) fields: Option<&'a Fields>,
 }
 
 impl<'a> From<&'a RequestHead> for Asked<'a> {
     fn from(head: &'a RequestHead) -> Self {
-        Self { method: head.method.as_str(), host: &head.authority, path: &head.target }
+        Self {
+            method: head.method.as_str(),
+            host: &head.authority,
+            path: &head.target,
+            version: Some(head.version),
+            fields: Some(&head.fields),
+        }
     }
 }
 
 impl<'a> From<&'a Glimpse> for Asked<'a> {
     fn from(seen: &'a Glimpse) -> Self {
         let method = seen.method.as_ref().map_or("", Method::as_str);
-        Self { method, host: &seen.authority, path: &seen.target }
+        Self { method, host: &seen.authority, path: &seen.target, version: None, fields: None }
     }
 }
 
@@ -100,11 +112,20 @@ impl Request {
             id: RequestId::random(),
             client: None,
             status: 0,
+            connected: None,
+            first_byte: None,
             bytes: 0,
             failed: false,
             failure: None,
             copy: None,
         }
+    }
+
+    /// Whether those who run the router want to know of it, whatever else they leave out: an error, a client that left, an answer that
+    /// no pod gave or that broke off. That it was sent to HTTPS is neither.
+    pub(super) fn went_wrong(&self) -> bool {
+        let own = self.answer.is_some_and(|answer| answer != AnswerReason::Redirect);
+        own || self.status >= failure::CLIENT_CLOSED || self.failure.is_some()
     }
 }
 

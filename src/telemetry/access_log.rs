@@ -1,11 +1,17 @@
-//! The access log: one JSON object a request, written off the request path.
+//! The access log: a line a request, written off the request path.
+//!
+//! Whether a request has a line is drawn first: one that has none is not even looked at. Those that went wrong always have one.
 
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use serde::Serialize;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
 
-use crate::model::Timestamp;
+use crate::model::{AccessFormat, PodKey, Share, Timestamp};
+
+use super::access_text;
 
 /// One request, as the access log shows it.
 #[derive(Debug, Serialize)]
@@ -14,13 +20,19 @@ pub struct AccessEntry<'a> {
     /// When the answer had ended.
     pub time: Timestamp,
     /// The client's address, without its port.
-    pub client: &'a str,
+    pub client: IpAddr,
     /// The method.
     pub method: &'a str,
     /// The host that was asked for.
     pub host: &'a str,
     /// Path and query as the client sent them.
     pub path: &'a str,
+    /// The version of HTTP, as its specifications write it; left out where the head was not read whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<&'static str>,
+    /// The client's TLS; left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<AccessTls<'a>>,
     /// The status of the answer; 499 when the client had gone before one could be sent.
     pub status: u16,
     /// The route, if one matched.
@@ -35,18 +47,56 @@ pub struct AccessEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'a str>,
     /// The endpoint that was tried last.
-    pub upstream: Option<String>,
+    pub upstream: Option<SocketAddr>,
+    /// Its pod; left out where it has none that is known.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "pod")]
+    pub pod: Option<&'a PodKey>,
     /// The endpoints that were tried in vain before; left out where there were none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tried: Vec<String>,
+    pub tried: Vec<SocketAddr>,
     /// How many attempts there were.
     pub attempts: u32,
     /// From the request's head to the end of the answer, in milliseconds.
     pub duration_ms: f64,
+    /// How long it took to have the last attempt's connection, in milliseconds; left out where one that waited was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_ms: Option<f64>,
+    /// From the request's head to that of a pod's answer, in milliseconds; left out where no pod's was passed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<f64>,
     /// Bytes of the answer's body.
-    pub bytes: usize,
+    pub bytes: u64,
     /// The request's id (`X-Request-Id`).
     pub request_id: &'a str,
+    /// The trace that it is a part of (`traceparent`); left out where it says none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<&'a str>,
+    /// `Referer`: a part of the combined format, and of no other.
+    #[serde(skip)]
+    pub referer: Option<&'a [u8]>,
+    /// `User-Agent`: the same.
+    #[serde(skip)]
+    pub user_agent: Option<&'a [u8]>,
+}
+
+/// TLS of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessTls<'a> {
+    /// Its version, as OpenSSL writes it: `TLSv1.3`.
+    pub version: &'a str,
+    /// Whether it went on with an earlier session.
+    pub resumed: bool,
+    /// The host that it is for (SNI); left out where the client did not say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<&'a str>,
+}
+
+fn pod<S: serde::Serializer>(pod: &Option<&PodKey>, serializer: S) -> Result<S::Ok, S::Error> {
+    match pod {
+        Some(pod) => serializer.collect_str(&format_args!("{}/{}", pod.namespace, pod.name)),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Why an access log could not be opened.
@@ -61,12 +111,21 @@ pub struct AccessLogError {
 
 /// How many lines may wait to be written: some 10 MB at their usual length.
 const QUEUE: usize = 16_384;
+/// How much memory a thread keeps for its next line, in bytes.
+const KEPT: usize = 16 * 1024;
+
+thread_local! {
+    /// The line that is being made.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A writer with a bounded queue: when it is full, lines are dropped and counted rather than a request held up.
 #[derive(Debug)]
 pub struct AccessLog {
     writer: NonBlocking,
     guard: Option<WorkerGuard>,
+    format: AccessFormat,
+    sample: Share,
 }
 
 impl Drop for AccessLog {
@@ -76,42 +135,65 @@ impl Drop for AccessLog {
 }
 
 impl AccessLog {
-    /// Lines to standard output.
+    /// Lines to standard output; `sample` is the share of the requests that went well.
     #[must_use]
-    pub fn stdout() -> Self {
-        Self::new(std::io::stdout())
+    pub fn stdout(format: AccessFormat, sample: Share) -> Self {
+        Self::new(std::io::stdout(), format, sample)
     }
 
-    /// Lines appended to a file.
+    /// Lines appended to a file; `sample` is the share of the requests that went well.
     ///
     /// # Errors
     /// When the file cannot be opened for appending.
-    pub fn file(path: &Path) -> Result<Self, AccessLogError> {
+    pub fn file(path: &Path, format: AccessFormat, sample: Share) -> Result<Self, AccessLogError> {
         std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(path)
-            .map(Self::new)
+            .map(|file| Self::new(file, format, sample))
             .map_err(|error| AccessLogError { path: path.display().to_string(), error })
     }
 
-    fn new(target: impl std::io::Write + Send + 'static) -> Self {
+    fn new(target: impl std::io::Write + Send + 'static, format: AccessFormat, sample: Share) -> Self {
         let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(QUEUE)
             .thread_name("access-log")
             .finish(target);
-        Self { writer, guard: Some(guard) }
+        Self { writer, guard: Some(guard), format, sample }
+    }
+
+    /// Whether a request has a line: each that went wrong, and of the others each with the same chance.
+    #[must_use]
+    pub fn takes(&self, went_wrong: bool) -> bool {
+        went_wrong
+            || self.sample == Share::ALL
+            || fastrand::u32(..Share::DENOMINATOR) < self.sample.millionths()
     }
 
     /// Queues one line.
     pub fn write(&self, entry: &AccessEntry<'_>) {
+        // A thread that is ending has no memory of its own any more; the line is lost with what it was of.
+        let _ = LINE.try_with(|line| {
+            if let Ok(mut line) = line.try_borrow_mut() {
+                self.write_by(entry, &mut line);
+            }
+        });
+    }
+
+    /// The same, made in `line`.
+    fn write_by(&self, entry: &AccessEntry<'_>, line: &mut Vec<u8>) {
         use std::io::Write as _;
-        if let Ok(mut line) = serde_json::to_vec(entry) {
-            line.push(b'\n');
-            // A full queue is counted by the writer; nothing else can fail here.
-            let _ = self.writer.clone().write_all(&line);
+        line.clear();
+        line.shrink_to(KEPT);
+        match self.format {
+            AccessFormat::Json if serde_json::to_writer(&mut *line, entry).is_err() => return,
+            AccessFormat::Json => {}
+            AccessFormat::Text => access_text::write(entry, line),
         }
+        line.push(b'\n');
+        // A full queue is counted by the writer; nothing else can fail here.
+        let _ = self.writer.clone().write_all(line);
     }
 
     /// Counts the lines that are dropped because the queue is full.
@@ -119,3 +201,7 @@ impl AccessLog {
         self.writer.error_counter()
     }
 }
+
+#[cfg(test)]
+#[path = "access_log_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 //! the routes (`routing::tally`) and is only named here.
 
 mod access_log;
+mod access_text;
 mod certificate_events;
 mod connection_events;
 mod endpoint_events;
@@ -17,7 +18,7 @@ mod rollout_events;
 mod service_events;
 mod watch_events;
 
-pub use access_log::{AccessEntry, AccessLog, AccessLogError};
+pub use access_log::{AccessEntry, AccessLog, AccessLogError, AccessTls};
 pub use connection_events::RefusedConnection;
 pub use endpoint_events::EndpointNote;
 pub use log_filter::{Levels, LogFilter, NotOurLog, log_filter, set_log_filter};

@@ -16,6 +16,18 @@ pub enum Version {
     Http2,
 }
 
+impl Version {
+    /// As people write it, and the first line of a message in HTTP/1.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
 /// The head of a request that passed every check.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {

@@ -1,5 +1,6 @@
 //! Every protocol that people use, from a real client through a whole router to a real server.
 
+mod access_log;
 mod audience;
 mod bodies;
 mod capacity;
