@@ -108,8 +108,13 @@ fn the_facts_of_status_and_requests_a_second() {
     let mut now = list(vec![RouteStatus { rollout: Some(rollout()), ..route("shop", 125) }]);
     now.routes[0].problems =
         vec![ProblemNote { message: "bad\u{1b}[2J".to_owned(), remedy: "mend it".to_owned() }];
-    let replica =
-        |name: &str, asked, live| ReplicaStatus { name: name.to_owned(), asked, leads: asked, live };
+    let replica = |name: &str, asked, live| ReplicaStatus {
+        name: name.to_owned(),
+        asked,
+        leads: asked,
+        live,
+        differs: Vec::new(),
+    };
     now.replicas = vec![replica("serinus-0", true, true), replica("serinus-1", false, false)];
     screen.heard(now, start + 2 * SECOND);
     let text = shown(&mut screen, (100, 16), start + 2 * SECOND);
