@@ -315,6 +315,8 @@ fn the_wall_clock_is_only_shown() {
 
 /// Further places where the wall clock may be read, by file and a part of the line.
 const SHOWN: &[(&str, &str)] = &[
+    // When the samples of the charts were taken.
+    ("src/admin/handlers.rs", "series.of("),
     // The name of a damaged file that is kept.
     ("src/control/state_file.rs", "duration_since(UNIX_EPOCH)"),
     // Certificates begin and end by it, and so does the rest that a file must have had.
