@@ -128,8 +128,8 @@ fn recompile_after_100_pod_events((mut world, changes): (World, Vec<ClusterChang
 
 // From the client's bytes to a pod and back, on connections that are kept.
 #[library_benchmark]
-#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(23_198_939))]
-#[bench::of_1_kb_over_http2(args = (500), setup = Proxied::warm_http2, config = measured(75_739_528))]
+#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(22_771_670))]
+#[bench::of_1_kb_over_http2(args = (500), setup = Proxied::warm_http2, config = measured(71_507_324))]
 fn request(mut router: Proxied) -> Proxied {
     router.requests(TIMES);
     router
