@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serinus::model::{Edge, ServiceKey, StaticEndpoint, Timestamp};
+use serinus::model::{AccessFormat, Edge, ServiceKey, Share, StaticEndpoint, Timestamp};
 use serinus::proxy::{Drain, Gateway, GatewayOptions, Listener, Server, SetAside, Shutdown, Stop};
 use serinus::routing::Compiler;
 use serinus::state::Desired;
-use serinus::telemetry::Telemetry;
+use serinus::telemetry::{AccessLog, Telemetry};
+use serinus::traces::Traces;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
@@ -52,22 +54,38 @@ pub(crate) struct Proxied {
 impl Proxied {
     /// With a client of HTTP/1 that has had so many answers already.
     pub(crate) fn warm(requests: usize) -> Self {
-        Self::with(http1_client, requests)
+        Self::with(http1_client, requests, Seen::default())
     }
 
     /// With a client of HTTP/2 that has had so many answers already.
     pub(crate) fn warm_http2(requests: usize) -> Self {
-        Self::with(http2_client, requests)
+        Self::with(http2_client, requests, Seen::default())
     }
 
-    fn with(client: fn(SocketAddr, &Asked), requests: usize) -> Self {
+    /// The same as [`Self::warm`], with a line of JSON in the access log for each request.
+    pub(crate) fn warm_logged(requests: usize) -> Self {
+        let log = AccessLog::file(Path::new("/dev/null"), AccessFormat::Json, Share::ALL).unwrap();
+        Self::with(http1_client, requests, Seen { access_log: Some(log), ..Seen::default() })
+    }
+
+    /// The same as [`Self::warm`], where requests are traced, but not these.
+    pub(crate) fn warm_not_traced(requests: usize) -> Self {
+        Self::with(http1_client, requests, Seen { traces: Some(traces(Share::ZERO)), ..Seen::default() })
+    }
+
+    /// The same as [`Self::warm`], where each request is traced.
+    pub(crate) fn warm_traced(requests: usize) -> Self {
+        Self::with(http1_client, requests, Seen { traces: Some(traces(Share::ALL)), ..Seen::default() })
+    }
+
+    fn with(client: fn(SocketAddr, &Asked), requests: usize, seen: Seen) -> Self {
         // Whom the router's thread picks is drawn from these.
         fastrand::seed(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (stop, stopped) = Shutdown::new();
         let (set_aside, heard) = tokio::sync::mpsc::channel(1);
         let (taken, mut compiler) = (Arc::default(), Compiler::default());
-        let gateway = gateway(&mut compiler, &taken, set_aside);
+        let gateway = gateway(&mut compiler, &taken, set_aside, seen);
         let address = runtime.block_on(serve(gateway, stopped));
         let (ask, asked) = mpsc::channel();
         thread::spawn(move || client(address, &asked));
@@ -86,11 +104,24 @@ impl Proxied {
     }
 }
 
+/// How requests are seen one by one.
+#[derive(Default)]
+struct Seen {
+    access_log: Option<AccessLog>,
+    traces: Option<Traces>,
+}
+
+/// Spans that nobody takes: what their thread does is not counted.
+fn traces(sample: Share) -> Traces {
+    Traces::start("http://127.0.0.1:1/v1/traces", sample, Arc::new(Telemetry::new().unwrap())).unwrap()
+}
+
 /// A gateway for one route with ten pods, of which one is v2 and gets a tenth of the requests.
 fn gateway(
     compiler: &mut Compiler,
     taken: &Arc<AtomicUsize>,
     set_aside: tokio::sync::mpsc::Sender<SetAside>,
+    seen: Seen,
 ) -> Gateway {
     let service = ServiceKey::new(Arc::from("web"), "svc-0".to_owned());
     let mut spec = spec(0, service.clone());
@@ -104,7 +135,8 @@ fn gateway(
     let touched = desired.set_routes(vec![spec], Some(statics), Timestamp::default()).0;
     let table = compiler.compile(&desired, &touched, NOW);
     let options = GatewayOptions {
-        access_log: None,
+        traces: seen.traces,
+        access_log: seen.access_log,
         set_aside,
         unrouted: Arc::default(),
         trusted_proxies: Vec::new(),

@@ -20,10 +20,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("simulation", &["routing", "rollout", "model"]),
     ("config", &["model"]),
     ("kubernetes", &["model", "state", "telemetry"]),
-    ("hooks", &["model", "telemetry"]),
+    ("outbound", &[]),
+    ("hooks", &["outbound", "model", "telemetry"]),
+    ("traces", &["outbound", "model", "telemetry"]),
     ("wire", &["model"]),
     ("tls", &["model"]),
-    ("proxy", &["routing", "wire", "tls", "model", "telemetry"]),
+    ("proxy", &["routing", "wire", "tls", "traces", "model", "telemetry"]),
     ("control", &["state", "routing", "rollout", "hooks", "model", "telemetry"]),
     ("admin", &["routing", "rollout", "state", "model", "telemetry", "control"]),
     ("telemetry", &["model"]),
@@ -61,6 +63,8 @@ const ONE_ROOM_CRATES: &[(&str, &str)] = &[
     ("kube_", "kubernetes"),
     ("k8s_openapi", "kubernetes"),
     ("gateway_api", "kubernetes"),
+    ("opentelemetry", "traces"),
+    ("opentelemetry_", "traces"),
 ];
 
 /// Names that say nothing about what a file knows.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -20,6 +21,7 @@ use crate::proxy::{
 use crate::routing::tally::Unrouted;
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tls;
+use crate::traces::Traces;
 
 use super::certificates;
 use super::handover::{GivenSocket, Taking};
@@ -72,6 +74,7 @@ pub(super) struct Starting {
     pub(super) control: Control,
     telemetry: Arc<Telemetry>,
     access_log: Option<AccessLog>,
+    traces: Option<Traces>,
     set_aside: mpsc::Sender<SetAside>,
     background: Background,
     release: Option<Release>,
@@ -95,6 +98,7 @@ impl Starting {
         let sockets = Sockets::open(&settings, &certificates, before).await?;
         let access_log = open_access_log(&settings.access_log)?;
         access_log.iter().for_each(|log| telemetry.count_dropped_lines(log));
+        let traces = trace(settings.tracing.as_ref(), &telemetry)?;
         let cluster = connect(&settings.discovery).await?;
         let opened = state::open(&settings.state, begin)?;
         let (heard, events) = mpsc::channel(CLUSTER_EVENTS);
@@ -140,6 +144,7 @@ impl Starting {
             control,
             telemetry,
             access_log,
+            traces,
             set_aside,
             background,
             release,
@@ -155,6 +160,7 @@ impl Starting {
             control,
             telemetry,
             access_log,
+            traces,
             set_aside,
             background,
             release,
@@ -172,6 +178,7 @@ impl Starting {
         let trusted_proxies = settings.trusted_proxies.clone();
         let options = GatewayOptions {
             access_log,
+            traces,
             set_aside,
             unrouted: Arc::clone(&unrouted),
             trusted_proxies,
@@ -348,6 +355,14 @@ fn open_access_log(log: &config::AccessLog) -> anyhow::Result<Option<AccessLog>>
     })
 }
 
+fn trace(tracing: Option<&config::Tracing>, telemetry: &Arc<Telemetry>) -> anyhow::Result<Option<Traces>> {
+    let start = |tracing: &config::Tracing| {
+        Traces::start(&tracing.endpoint, tracing.sample, Arc::clone(telemetry))
+            .context("requests cannot be traced")
+    };
+    tracing.map(start).transpose()
+}
+
 async fn connect(discovery: &Discovery) -> anyhow::Result<Option<kubernetes::Client>> {
     let Discovery::Kubernetes(settings) = discovery else { return Ok(None) };
     let access = ClusterAccess { kubeconfig: settings.kubeconfig.clone(), context: settings.context.clone() };
@@ -488,6 +503,7 @@ fn restart_needed(before: &Settings, now: &Settings) -> Vec<Problem> {
         ("discovery", discovery),
         ("drain", before.drain != now.drain),
         ("accessLog", before.access_log != now.access_log),
+        ("tracing", before.tracing != now.tracing),
         ("trustedProxies", before.trusted_proxies != now.trusted_proxies),
     ];
     let problem = |field: &str| {

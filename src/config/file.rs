@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::input::{AnyLength, Marked, Pairs, object};
+use super::names::CollectorUrl;
 use super::numbers::{Limit, Size, Whole};
 use super::settings::{AccessLog, HostPort};
 use super::values::{ExactPath, LabelKey, LabelValue, PrefixPath, RegexPath, Span, Text};
@@ -44,6 +45,8 @@ object! {
         /// Whether requests are logged: `off`, `stdout` (as JSON), or a mapping of where, in which form and how many of them.
         /// Read at the start.
         optional "accessLog" access_log: AccessLog, default = "off", example = {"file": "/var/log/serinus/access.json"};
+        /// Which requests are traced, and where their spans are sent. Left out: none. Read at the start.
+        optional "tracing" tracing: TracingFile, example = {"endpoint": "http://otel-collector.observability:4318"};
         /// The networks of hops whose word about a client counts: an Ingress or a load balancer in front. From anyone else
         /// `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id` are replaced. Left out: nobody is trusted.
         optional "trustedProxies" trusted_proxies: Vec<Marked<IpNet>>, example = ["10.244.0.0/16"];
@@ -113,6 +116,18 @@ object! {
         optional "delay" delay: Span, default = "5s", example = "10s";
         /// How long requests in flight then get to end.
         optional "timeout" timeout: Span, default = "30s", example = "1m";
+    }
+}
+
+object! {
+    /// Which requests are traced, and where their spans are sent.
+    TracingFile "tracing", later [] {
+        /// An OpenTelemetry collector that takes OTLP over HTTP (protobuf). Without a path: `/v1/traces` there. What is after the host is
+        /// shown nowhere; fields for it, as a key, are in the environment: `OTEL_EXPORTER_OTLP_HEADERS`.
+        required "endpoint" endpoint: CollectorUrl, example = "http://otel-collector.observability:4318";
+        /// How many of the requests are traced whose sender has not decided (by `traceparent`), in percent, in steps of 0.0001: each is
+        /// drawn by itself. Where he has, it is as he says.
+        optional "sample" sample: Share, default = 1, example = 0.1;
     }
 }
 

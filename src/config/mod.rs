@@ -29,7 +29,7 @@ use serde_json::json;
 pub use errors::{ConfigError, ConfigErrors, NamedFile, NamedFiles};
 pub use settings::{
     AccessLog, Admin, Discovery, Drain, HostPort, HostPortError, KubernetesSettings, Listener, RequestLog,
-    Settings, StateStore,
+    Settings, StateStore, Tracing,
 };
 pub use watch::{Watch, watch};
 

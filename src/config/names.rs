@@ -150,8 +150,23 @@ text_value!(MethodName, "a method", {"title": "method", "pattern": "^[!#$%&'*+.^
 pub(super) struct HookUrl(pub(super) String);
 
 text_value!(HookUrl, "a URL", {"title": "URL", "pattern": "^https?://", "maxLength": 2048}, |text| {
-    // What is after the host may be a secret: it is not repeated.
-    let bad = |what: &str| Err(format!("{what}: write a URL like https://hooks.example.com/serinus"));
+    web_url(text, "https://hooks.example.com/serinus").map(|_| Self(text.to_owned()))
+});
+
+/// Where a collector takes spans.
+pub(super) struct CollectorUrl(pub(super) String);
+
+text_value!(CollectorUrl, "a URL", {"title": "URL", "pattern": "^https?://", "maxLength": 2048}, |text| {
+    let mut url = web_url(text, "http://otel-collector.observability:4318")?;
+    if url.path() == "/" {
+        url.set_path("/v1/traces");
+    }
+    Ok(Self(url.into()))
+});
+
+/// A URL that can be called. What is after the host may be a secret: it is not repeated.
+fn web_url(text: &str, like: &str) -> Result<Url, String> {
+    let bad = |what: &str| Err(format!("{what}: write a URL like {like}"));
     let Ok(url) = text.parse::<Url>() else { return bad("is not a URL") };
     if text.len() > 2048 {
         return bad("is longer than 2048 characters");
@@ -165,5 +180,5 @@ text_value!(HookUrl, "a URL", {"title": "URL", "pattern": "^https?://", "maxLeng
     if url.fragment().is_some() || !text.bytes().all(|b| b.is_ascii_graphic()) {
         return bad("has a `#`, or what must be written as %XX");
     }
-    Ok(Self(text.to_owned()))
-});
+    Ok(url)
+}

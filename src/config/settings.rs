@@ -28,6 +28,8 @@ pub struct Settings {
     pub drain: Drain,
     /// Whether requests are logged.
     pub access_log: AccessLog,
+    /// Which requests are traced; nothing for none.
+    pub tracing: Option<Tracing>,
     /// The networks of hops whose word about a client counts (`X-Forwarded-*`, `X-Request-Id`).
     pub trusted_proxies: Vec<IpNet>,
     /// The routes, in the order of the file.
@@ -54,6 +56,23 @@ pub struct Admin {
     pub address: HostPort,
     /// The file with the token that writes need.
     pub token_file: Option<PathBuf>,
+}
+
+/// Which requests are traced, and where their spans are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Where the collector takes them: a URL with its whole path.
+    pub endpoint: String,
+    /// The share of the requests that are traced where nobody before has decided.
+    pub sample: Share,
+}
+
+impl Tracing {
+    /// The sample where none is given: 1 %.
+    pub(super) const SAMPLE: Share = match Share::from_millionths(Share::DENOMINATOR / 100) {
+        Some(share) => share,
+        None => Share::ZERO,
+    };
 }
 
 /// Where live weights and their history are kept.

@@ -107,6 +107,7 @@ fn the_smallest_file_gets_the_defaults() {
             discovery: Discovery::Kubernetes(KubernetesSettings::default()),
             drain: Drain { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) },
             access_log: AccessLog::Off,
+            tracing: None,
             trusted_proxies: vec![],
             routes: Vec::new(),
         }
@@ -170,6 +171,26 @@ fn of_an_access_log_what_is_wrong_is_said() {
         ("stdot", "1:12: accessLog: `stdot` is not known: did you mean `stdout`?"),
     ] {
         check(&format!("accessLog: {written}\nroutes: []\n"), &[said]);
+    }
+}
+
+#[test]
+fn of_tracing_what_is_right_is_completed_and_what_is_wrong_is_said() {
+    let tracing = |text: &str| parse("f", &format!("routes: []\ntracing: {text}")).unwrap().tracing.unwrap();
+    let to = |endpoint: &str, sample| Tracing {
+        endpoint: endpoint.to_owned(),
+        sample: Share::from_millionths(sample).unwrap(),
+    };
+    assert_eq!(tracing("{endpoint: 'http://c:4318'}"), to("http://c:4318/v1/traces", 10_000));
+    assert_eq!(tracing("{endpoint: 'http://c:4318/', sample: 0.5}"), to("http://c:4318/v1/traces", 5_000));
+    assert_eq!(tracing("{endpoint: 'https://c/a?k=v', sample: 0}"), to("https://c/a?k=v", 0));
+    let like = "write a URL like http://otel-collector.observability:4318";
+    for (written, said) in [
+        ("{sample: 1}", "1:10: tracing.endpoint: is missing: add it, for example `endpoint: http://otel-collector.observability:4318`".to_owned()),
+        ("{endpoint: c:4318}", format!("1:21: tracing.endpoint: is not one of http or https: {like}")),
+        ("{endpoint: 'http://u:p@c'}", format!("1:21: tracing.endpoint: has a user or a password, which is not sent: {like}")),
+    ] {
+        check(&format!("tracing: {written}\nroutes: []\n"), &[&said]);
     }
 }
 
@@ -506,7 +527,7 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
         "\u{feff}a: 1\r\nroutes: [] # ü\r\n",
         &[
             "1:1: a: unknown field: the fields here are `listeners`, `admin`, `state`, `discovery`, `drain`, `accessLog`, \
-         `trustedProxies`, `routes`",
+         `tracing`, `trustedProxies`, `routes`",
         ],
     );
     check(

@@ -26,6 +26,7 @@ use super::relay::{self, Limits, Relay, TOO_LARGE};
 use super::replay::Body;
 use super::request::{Asked, Request, Routed};
 use super::seen::{self, Seen};
+use super::trace;
 
 /// How long a request waits at most for a place in the budget of retries.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
@@ -47,7 +48,9 @@ impl<D: Downstream> Exchange<'_, D> {
     /// Serves a request that passed every check of `wire`; returns when it ended.
     pub(super) async fn serve(&mut self, head: &mut RequestHead, length: Length) -> Instant {
         let (gateway, client) = (self.gateway, self.client);
-        let mut entry = Entry { gateway, client, head, request: Request::new(), ended: false };
+        let mut request = Request::new();
+        request.trace = gateway.options.traces.as_ref().and_then(|traces| trace::begin(traces, head));
+        let mut entry = Entry { gateway, client, head, request, ended: false };
         if gateway.is_closing() {
             self.down.close_after();
         }
@@ -213,6 +216,9 @@ impl<D: Downstream> Exchange<'_, D> {
             let Err(failure) = self.attempt(head, body, limits, request, wanted, &mut permit).await else {
                 return Ok(());
             };
+            if let Some(trace) = &mut request.trace {
+                trace::failed(trace, &failure, request.started.elapsed());
+            }
             let Some(routed) = request.routed.as_mut() else { return Err(failure) };
             let shields = shields(&failure, routed, limits);
             let again = if request.status != 0 || !body.can_be_repeated() {
@@ -253,10 +259,10 @@ impl<D: Downstream> Exchange<'_, D> {
         wanted: Wanted,
         permit: &mut Option<RetryPermit>,
     ) -> Result<(), Failure> {
-        let Some(routed) = request.routed.as_mut() else { return Err(Failure::Timeout) };
         let gateway = self.gateway;
         request.connected = None;
-        let mut connection = connection(gateway, head, routed, wanted).await?;
+        let mut connection = connection(gateway, head, request, wanted).await?;
+        let Some(routed) = request.routed.as_mut() else { return Err(Failure::Timeout) };
         let reused = connection.is_reused();
         connection.start(head, body.length);
         let mut answer = connection.room_for_head();
@@ -338,15 +344,18 @@ fn shields(failure: &Failure, routed: &Routed, limits: &Limits) -> bool {
 async fn connection(
     gateway: &Gateway,
     head: &mut RequestHead,
-    routed: &mut Routed,
+    request: &mut Request,
     wanted: Wanted,
 ) -> Result<Connection, Failure> {
-    let Some(endpoint) = routed.advance().map(Arc::clone) else {
-        return Err(Failure::Connect(ConnectFailure::Refused));
-    };
+    let routed = request.routed.as_mut();
+    let next = routed.and_then(|routed| routed.advance().map(Arc::clone).map(|endpoint| (routed, endpoint)));
+    let Some((routed, endpoint)) = next else { return Err(Failure::Connect(ConnectFailure::Refused)) };
     if head.authority.is_empty() {
         // Only HTTP/1.0 may leave it out; the pod is spoken to in HTTP/1.1.
         head.fields.set("Host", endpoint.id.address.to_string());
+    }
+    if let Some(trace) = &mut request.trace {
+        trace::attempt(trace, routed, request.started, head);
     }
     Connection::open(gateway, &routed.route, &endpoint, wanted, routed.attempted_at).await.map_err(|error| {
         let failure = Failure::Connect(error);

@@ -113,6 +113,19 @@ impl Failure {
         }
     }
 
+    /// What it is, in a fixed word.
+    pub(super) fn token(&self) -> &'static str {
+        match self {
+            Self::Client(_) => "client",
+            Self::Status(_) => "status",
+            Self::TakenBack => AnswerReason::TakenBack.token(),
+            Self::Connect(ConnectFailure::Shortage(_)) => AnswerReason::Overloaded.token(),
+            Self::Connect(_) | Self::Timeout | Self::Upstream(_) => {
+                self.kind().map_or("upstream", FailureKind::token)
+            }
+        }
+    }
+
     /// What it says of the pod. `reused`: the connection had served another request before.
     pub(super) fn outcome(&self, reused: bool) -> AttemptOutcome {
         match self {

@@ -15,6 +15,7 @@ use crate::routing::tally::Unrouted;
 use crate::routing::{AttemptOutcome, InFlight, RoutingTable};
 use crate::telemetry::{AccessEntry, AccessLog};
 use crate::tls::UpstreamConnectors;
+use crate::traces::Traces;
 use crate::wire::{self, RequestHead};
 
 use super::connection::Client;
@@ -22,8 +23,7 @@ use super::failure::Failure;
 use super::pool::Pools;
 use super::request::{Asked, Request, Routed};
 use super::seen::Seen;
-use super::trace::TraceParent;
-use super::{SetAside, headers};
+use super::{SetAside, headers, trace};
 
 /// The table in force: one writer, and every request reads it once.
 pub type Published = Arc<ArcSwap<RoutingTable>>;
@@ -33,6 +33,8 @@ pub type Published = Arc<ArcSwap<RoutingTable>>;
 pub struct GatewayOptions {
     /// Where requests are logged, if they are.
     pub access_log: Option<AccessLog>,
+    /// Where requests are traced, if they are.
+    pub traces: Option<Traces>,
     /// Where endpoints that are set aside are told of.
     pub set_aside: mpsc::Sender<SetAside>,
     /// The count of requests that found no version.
@@ -158,10 +160,17 @@ impl Gateway {
             Some(routed) => routed.end(request.status, took, request.failed),
             None => self.options.unrouted.add(request.answer.unwrap_or(AnswerReason::BadRequest)),
         }
-        if let Some(log) = &self.options.access_log
-            && log.takes(request.went_wrong())
-        {
-            log.write(&entry(client, asked, request, took));
+        let log = self.options.access_log.as_ref().filter(|log| log.takes(request.went_wrong()));
+        let trace = request.trace.take();
+        if log.is_some() || trace.is_some() {
+            let at = SystemTime::now();
+            let entry = entry(client, asked, request, took, at);
+            if let Some(log) = log {
+                log.write(&entry);
+            }
+            if let (Some(traces), Some(trace)) = (&self.options.traces, trace) {
+                traces.end(trace, &entry, at);
+            }
         }
         now
     }
@@ -181,12 +190,18 @@ impl Gateway {
 }
 
 /// A request that has ended, as the access log shows it.
-fn entry<'a>(client: &'a Client, asked: &Asked<'a>, request: &'a Request, took: Duration) -> AccessEntry<'a> {
+fn entry<'a>(
+    client: &'a Client,
+    asked: &Asked<'a>,
+    request: &'a Request,
+    took: Duration,
+    at: SystemTime,
+) -> AccessEntry<'a> {
     let routed = request.routed.as_ref();
-    let at = routed.and_then(|r| r.at.as_ref()).map(InFlight::endpoint);
+    let endpoint = routed.and_then(|r| r.at.as_ref()).map(InFlight::endpoint);
     let field = |name| asked.fields.and_then(|fields| fields.get(name));
     AccessEntry {
-        time: Timestamp::from(SystemTime::now()),
+        time: Timestamp::from(at),
         client: request.client.unwrap_or(client.peer),
         method: asked.method,
         host: asked.host,
@@ -199,8 +214,8 @@ fn entry<'a>(client: &'a Client, asked: &Asked<'a>, request: &'a Request, took: 
         reason: routed.map(|r| r.choice.reason.token()),
         answer: request.answer.map(AnswerReason::token),
         failure: request.failure.as_deref(),
-        upstream: at.map(|at| at.id.address),
-        pod: at.and_then(|at| at.pod.as_ref()),
+        upstream: endpoint.map(|endpoint| endpoint.id.address),
+        pod: endpoint.and_then(|endpoint| endpoint.pod.as_ref()),
         tried: routed.map(|r| r.tried.before_last().map(|e| e.id.address).collect()).unwrap_or_default(),
         attempts: routed.map_or(0, |r| u32::try_from(r.attempts).unwrap_or(u32::MAX)),
         duration_ms: millis(took),
@@ -208,7 +223,7 @@ fn entry<'a>(client: &'a Client, asked: &Asked<'a>, request: &'a Request, took: 
         first_byte_ms: request.first_byte.map(millis),
         bytes: request.bytes,
         request_id: request.id.as_str(),
-        trace_id: asked.fields.and_then(TraceParent::of).map(|parent| parent.trace_id),
+        trace_id: asked.fields.and_then(trace::parent).map(|parent| parent.trace_id()),
         referer: field("Referer"),
         user_agent: field("User-Agent"),
     }

@@ -9,6 +9,7 @@ use http::Method;
 use crate::model::{AnswerReason, EndpointId, Moment, OnEmpty, Share};
 use crate::routing::tally::RetryOutcome;
 use crate::routing::{ActiveRequest, Choice, Endpoint, InFlight, Route, Version};
+use crate::traces::Trace;
 use crate::wire::{self, Fields, Glimpse, RequestHead};
 
 use super::failure;
@@ -38,6 +39,8 @@ pub(super) struct Request {
     pub(super) failed: bool,
     /// Why its last attempt failed.
     pub(super) failure: Option<String>,
+    /// Where it is traced.
+    pub(super) trace: Option<Box<Trace>>,
     /// A copy of it is to be sent when it has been answered.
     pub(super) copy: Option<Draft>,
 }
@@ -117,6 +120,7 @@ impl Request {
             bytes: 0,
             failed: false,
             failure: None,
+            trace: None,
             copy: None,
         }
     }

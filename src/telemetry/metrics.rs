@@ -132,6 +132,7 @@ pub struct Telemetry {
     pub(super) refusal_lines: RefusalLines,
     pub(super) hooks: IntCounterVec,
     pub(super) service_events: IntCounterVec,
+    pub(super) trace_spans: IntCounterVec,
     pub(super) teller: Teller,
 }
 
@@ -169,6 +170,16 @@ fn service_events(registry: &Registry) -> Result<IntCounterVec, prometheus::Erro
         events.with_label_values(&[result]);
     }
     Ok(events)
+}
+
+fn trace_spans(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Spans of traced requests, by what became of them.";
+    let spans = IntCounterVec::new(Opts::new("serinus_trace_spans_total", help), &["result"])?;
+    registry.register(Box::new(spans.clone()))?;
+    for result in [SUCCESS, FAILURE, DROPPED] {
+        spans.with_label_values(&[result]);
+    }
+    Ok(spans)
 }
 
 fn dropped_lines() -> Result<IntCounter, prometheus::Error> {
@@ -249,6 +260,7 @@ impl Telemetry {
             refusal_lines: RefusalLines::default(),
             hooks: hook_calls(&registry)?,
             service_events: service_events(&registry)?,
+            trace_spans: trace_spans(&registry)?,
             teller: Teller::default(),
             registry,
         })

@@ -16,6 +16,7 @@ pub mod metrics;
 mod news;
 mod rollout_events;
 mod service_events;
+mod trace_events;
 mod watch_events;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError, AccessTls};

@@ -119,6 +119,7 @@ async fn s2_2_an_endpoint_that_nobody_would_probe_is_not_set_aside() {
     // A second gateway on the same table, of whose endpoints that are set aside nobody hears.
     let (set_aside, _) = mpsc::channel(1);
     let options = GatewayOptions {
+        traces: None,
         access_log: None,
         set_aside,
         unrouted: Arc::default(),

@@ -317,6 +317,8 @@ fn the_wall_clock_is_only_shown() {
 const SHOWN: &[(&str, &str)] = &[
     // When the samples of the charts were taken.
     ("src/admin/handlers.rs", "series.of("),
+    // When a request ended, in its line of the access log and in its spans.
+    ("src/proxy/gateway.rs", "let at = "),
     // The name of a damaged file that is kept.
     ("src/control/state_file.rs", "duration_since(UNIX_EPOCH)"),
     // Certificates begin and end by it, and so does the rest that a file must have had.

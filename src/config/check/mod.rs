@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::errors::{Errors, Place};
-use super::file::{AdminFile, DiscoveryFile, DrainFile, EndpointFile, File, KubernetesFile, StateFile};
+use super::file::{
+    AdminFile, DiscoveryFile, DrainFile, EndpointFile, File, KubernetesFile, StateFile, TracingFile,
+};
 use super::input::{AnyLength, Field, Pairs};
 use super::settings::{
-    AccessLog, Admin, Discovery, Drain, HostPort, KubernetesSettings, Settings, StateStore,
+    AccessLog, Admin, Discovery, Drain, HostPort, KubernetesSettings, Settings, StateStore, Tracing,
 };
 use crate::model::{ServiceKey, StaticEndpoint};
 
@@ -38,6 +40,7 @@ pub(super) fn settings(file: &File, errors: &mut Errors) -> Option<Settings> {
         discovery: discovery?,
         drain: drain(file.drain.value()),
         access_log: file.access_log.value().cloned().unwrap_or(AccessLog::Off),
+        tracing: tracing(&file.tracing),
         trusted_proxies: file.trusted_proxies.value().into_iter().flatten().map(|net| net.value).collect(),
         routes,
     })
@@ -57,6 +60,14 @@ fn once<T: Hash + Eq>(
     } else {
         seen.insert(value, place.clone());
     }
+}
+
+fn tracing(file: &Field<TracingFile>) -> Option<Tracing> {
+    let file = file.value()?;
+    Some(Tracing {
+        endpoint: file.endpoint.value()?.0.clone(),
+        sample: file.sample.value().copied().unwrap_or(Tracing::SAMPLE),
+    })
 }
 
 fn admin(file: &Field<AdminFile>) -> Admin {

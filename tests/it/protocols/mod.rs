@@ -20,4 +20,5 @@ mod shield;
 mod streams;
 mod taken_back;
 mod tls;
+mod traces;
 mod websocket;

@@ -1,0 +1,197 @@
+//! A request that has ended, as spans: one for itself, and one for each attempt (OpenTelemetry Semantic Conventions 1.37, "HTTP
+//! spans").
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+
+use super::trace::{Attempt, Ended};
+
+/// The methods that are written as they are; any other one is `_OTHER`, so that nobody makes up names of spans.
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+
+/// The spans of a request, its own first.
+pub(super) fn of(ended: &Ended, scope: &InstrumentationScope) -> Vec<SpanData> {
+    let began = ended.at.checked_sub(ended.took).unwrap_or(ended.at);
+    let mut spans = vec![request(ended, began, scope)];
+    let last = ended.trace.attempts.len().saturating_sub(1);
+    for (i, attempt) in ended.trace.attempts.iter().enumerate() {
+        spans.push(self::attempt(ended, attempt, i, i == last, began, scope));
+    }
+    spans
+}
+
+fn request(ended: &Ended, began: SystemTime, scope: &InstrumentationScope) -> SpanData {
+    let method = known(&ended.method);
+    let mut of = Attributes::default();
+    of.method(&ended.method);
+    of.add("url.scheme", if ended.https { "https" } else { "http" });
+    let (path, query) = ended.path.split_once('?').map_or((&*ended.path, None), |(p, q)| (p, Some(q)));
+    of.add("url.path", path.to_owned());
+    of.some("url.query", query.map(str::to_owned));
+    let (host, port) = host_and_port(&ended.host);
+    of.some("server.address", (!host.is_empty()).then(|| host.to_owned()));
+    of.some("server.port", port.map(i64::from));
+    of.add("client.address", ended.client.to_string());
+    of.some("network.protocol.version", ended.protocol.and_then(|name| name.strip_prefix("HTTP/")));
+    of.some("user_agent.original", ended.user_agent.clone());
+    of.add("http.response.status_code", i64::from(ended.status));
+    of.some("serinus.route", ended.route.clone());
+    of.some("serinus.version", ended.version.clone());
+    of.some("serinus.reason", ended.reason.clone());
+    of.some("serinus.answer", ended.answer.clone());
+    of.add("serinus.attempts", i64::try_from(ended.trace.attempts.len()).unwrap_or(i64::MAX));
+    of.add("serinus.request_id", ended.request_id.clone());
+    // Of a server's span what the client got wrong is no error.
+    let status = if ended.status >= 500 {
+        of.add("error.type", ended.answer.clone().unwrap_or_else(|| ended.status.to_string()));
+        error(ended.failure.clone().unwrap_or_default())
+    } else {
+        Status::Unset
+    };
+    let name = match &ended.route {
+        Some(route) => Cow::Owned(format!("{method} {route}")),
+        None => Cow::Borrowed(method),
+    };
+    let context = ended.trace.context;
+    SpanData {
+        span_context: own(ended, ended.trace.span),
+        parent_span_id: context.parent.map_or(SpanId::INVALID, |id| SpanId::from_bytes(id.to_be_bytes())),
+        parent_span_is_remote: context.parent.is_some(),
+        span_kind: SpanKind::Server,
+        name,
+        start_time: began,
+        end_time: ended.at,
+        attributes: of.0,
+        status,
+        ..empty(scope)
+    }
+}
+
+/// `first` is 0, the attempt after it 1, and so on.
+fn attempt(
+    ended: &Ended,
+    attempt: &Attempt,
+    number: usize,
+    is_last: bool,
+    request_began: SystemTime,
+    scope: &InstrumentationScope,
+) -> SpanData {
+    // A pod answered where Serinus did not, and then the last one.
+    let answered = (is_last && attempt.end.is_none() && ended.answer.is_none()).then_some(ended.status);
+    let status = attempt.end.as_ref().map_or(answered, |end| end.status);
+    let mut of = Attributes::default();
+    of.method(&ended.method);
+    let scheme = if attempt.tls { "https" } else { "http" };
+    of.add("url.full", format!("{scheme}://{}{}", ended.host, ended.path));
+    of.add("server.address", attempt.address.ip().to_string());
+    of.add("server.port", i64::from(attempt.address.port()));
+    of.some("http.request.resend_count", (number > 0).then(|| i64::try_from(number).unwrap_or(i64::MAX)));
+    of.some("http.response.status_code", status.map(i64::from));
+    of.some("k8s.namespace.name", attempt.pod.as_ref().map(|pod| pod.namespace.to_string()));
+    of.some("k8s.pod.name", attempt.pod.as_ref().map(|pod| pod.name.to_string()));
+    of.some("serinus.version", attempt.version.clone());
+    if let (true, Some(connected)) = (is_last, ended.connected) {
+        of.add("serinus.connect_ms", connected.as_secs_f64() * 1_000.0);
+    }
+    let wrong = match (&attempt.end, status) {
+        (Some(end), _) => Some((Cow::Borrowed(end.kind), end.why.clone())),
+        // Of a client's span both are errors.
+        (None, Some(status)) if status >= 400 => Some((Cow::Owned(status.to_string()), String::new())),
+        (None, _) => None,
+    };
+    let status = wrong.map_or(Status::Unset, |(kind, why)| {
+        of.add("error.type", kind.into_owned());
+        error(why)
+    });
+    let after = |time: Duration| request_began.checked_add(time.min(ended.took)).unwrap_or(request_began);
+    SpanData {
+        span_context: own(ended, attempt.span),
+        parent_span_id: SpanId::from_bytes(ended.trace.span.to_be_bytes()),
+        span_kind: SpanKind::Client,
+        name: Cow::Borrowed(known(&ended.method)),
+        start_time: after(attempt.began),
+        end_time: after(attempt.end.as_ref().map_or(ended.took, |end| end.after)),
+        attributes: of.0,
+        status,
+        ..empty(scope)
+    }
+}
+
+fn own(ended: &Ended, span: u64) -> SpanContext {
+    let context = ended.trace.context;
+    SpanContext::new(
+        TraceId::from_bytes(context.trace.to_be_bytes()),
+        SpanId::from_bytes(span.to_be_bytes()),
+        TraceFlags::new(context.flags),
+        false,
+        TraceState::NONE,
+    )
+}
+
+fn error(description: String) -> Status {
+    Status::Error { description: Cow::Owned(description) }
+}
+
+fn empty(scope: &InstrumentationScope) -> SpanData {
+    SpanData {
+        span_context: SpanContext::NONE,
+        parent_span_id: SpanId::INVALID,
+        parent_span_is_remote: false,
+        span_kind: SpanKind::Internal,
+        name: Cow::Borrowed(""),
+        start_time: SystemTime::UNIX_EPOCH,
+        end_time: SystemTime::UNIX_EPOCH,
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: Status::Unset,
+        instrumentation_scope: scope.clone(),
+    }
+}
+
+#[derive(Default)]
+struct Attributes(Vec<KeyValue>);
+
+impl Attributes {
+    fn add(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.0.push(KeyValue::new(name, value));
+    }
+
+    fn some<V: Into<Value>>(&mut self, name: &'static str, value: Option<V>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    fn method(&mut self, method: &str) {
+        let known = METHODS.into_iter().find(|known| *known == method);
+        self.add("http.request.method", known.unwrap_or("_OTHER"));
+        if known.is_none() {
+            self.add("http.request.method_original", method.to_owned());
+        }
+    }
+}
+
+/// A method as it begins the name of a span.
+fn known(method: &str) -> &'static str {
+    METHODS.into_iter().find(|known| *known == method).unwrap_or("HTTP")
+}
+
+/// `host:port`, `host`, `[v6]:port` and `[v6]`, the brackets left out.
+fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()),
+        _ => (authority, None),
+    };
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
+}
+
+#[cfg(test)]
+#[path = "spans_tests.rs"]
+pub(super) mod tests;
