@@ -85,7 +85,7 @@ fn start(path: PathBuf, timing: Timing, notifications: bool) -> io::Result<Watch
     let (wake, wakes) = sync_channel(1);
     let (out, contents) = mpsc::channel(1);
     let stop = Arc::new(AtomicBool::new(false));
-    let places = notifications.then(|| Places { wake: wake.clone(), known: BTreeSet::new(), watcher: None });
+    let places = notifications.then(|| Places { wake: wake.clone(), known: Way::default(), watcher: None });
     let follower = Follower { path, timing, wakes, stop: stop.clone(), places };
     std::thread::Builder::new().name("config-watch".to_owned()).spawn(move || follower.run(&out))?;
     Ok(Watch { contents, wake, stop })
@@ -176,13 +176,22 @@ impl Follower {
     }
 }
 
-/// A directory whose entries decide what the file contains, and which one it is (it could be replaced).
+/// A directory with an entry that decides what the file contains, and which one it is (it could be replaced).
 type Directory = (PathBuf, u64, u64);
+
+/// What decides where the file is and what it contains, as far as it exists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Way {
+    /// The directories that hold the file and every symlink on the way to it.
+    directories: BTreeSet<Directory>,
+    /// The file and those symlinks.
+    entries: BTreeSet<PathBuf>,
+}
 
 /// The system's notifications from every directory on the way to the file.
 struct Places {
     wake: SyncSender<()>,
-    known: BTreeSet<Directory>,
+    known: Way,
     watcher: Option<RecommendedWatcher>,
 }
 
@@ -191,30 +200,38 @@ impl Places {
     fn follow(&mut self, path: &Path) {
         // Again after each change: a link may be swapped while its directory is not watched yet.
         for _ in 0..3 {
-            let directories = directories(path);
-            if directories == self.known && self.watcher.is_some() {
+            let way = way(path);
+            if way == self.known && self.watcher.is_some() {
                 return;
             }
-            self.watch(&directories);
-            self.known = directories;
+            self.watch(&way);
+            self.known = way;
         }
     }
 
-    fn watch(&mut self, directories: &BTreeSet<Directory>) {
-        let wake = self.wake.clone();
+    fn watch(&mut self, way: &Way) {
+        let (wake, heard) = (self.wake.clone(), way.clone());
         // A new watcher every time: the old one may hold on to a directory that was replaced under the same name.
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.map_or(true, |event| changes(event.kind)) {
+            if event.map_or(true, |event| changes(event.kind) && heard.has(&event.paths)) {
                 // Full means that the follower has yet to look anyway.
                 let _ = wake.try_send(());
             }
         });
         self.watcher = watcher.ok();
         if let Some(watcher) = &mut self.watcher {
-            for (directory, ..) in directories {
+            for (directory, ..) in &way.directories {
                 let _ = watcher.watch(directory, RecursiveMode::NonRecursive);
             }
         }
+    }
+}
+
+impl Way {
+    /// Whether one of these is on the way; others lie beside, as a log that is written all the time.
+    fn has(&self, paths: &[PathBuf]) -> bool {
+        let is_directory = |path: &PathBuf| self.directories.iter().any(|(directory, ..)| directory == path);
+        paths.is_empty() || paths.iter().any(|path| self.entries.contains(path) || is_directory(path))
     }
 }
 
@@ -231,13 +248,14 @@ fn changes(kind: EventKind) -> bool {
     }
 }
 
-/// The directories that hold the file and every symlink on the way to it, as far as they exist.
-fn directories(path: &Path) -> BTreeSet<Directory> {
-    let mut found = BTreeSet::new();
+/// The way to a file, through every symlink.
+fn way(path: &Path) -> Way {
+    let mut found = Way::default();
     let Ok(path) = std::path::absolute(path) else { return found };
-    let mut note = |directory: &Path| {
+    let mut note = |directory: &Path, entry: &OsString| {
         if let Ok(metadata) = fs::metadata(directory) {
-            found.insert((directory.to_owned(), metadata.dev(), metadata.ino()));
+            found.directories.insert((directory.to_owned(), metadata.dev(), metadata.ino()));
+            found.entries.insert(directory.join(entry));
         }
     };
     let mut at = PathBuf::from("/");
@@ -252,7 +270,7 @@ fn directories(path: &Path) -> BTreeSet<Directory> {
             Some(Component::Normal(_)) => match fs::symlink_metadata(at.join(&step)) {
                 Ok(metadata) if metadata.is_symlink() && links < 40 => {
                     links += 1;
-                    note(&at);
+                    note(&at, &step);
                     let Ok(target) = fs::read_link(at.join(&step)) else { break };
                     for part in target.components().rev() {
                         steps.push_front(part.as_os_str().to_owned());
@@ -261,7 +279,7 @@ fn directories(path: &Path) -> BTreeSet<Directory> {
                 Ok(metadata) if metadata.is_dir() => at.push(&step),
                 // The file itself, or nothing: whatever comes next appears here.
                 Ok(_) | Err(_) => {
-                    note(&at);
+                    note(&at, &step);
                     break;
                 }
             },

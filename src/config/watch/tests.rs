@@ -72,6 +72,31 @@ async fn only_other_content_is_told() {
 }
 
 #[tokio::test]
+async fn what_is_written_beside_it_delays_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("serinus.yaml");
+    write(&path, 1);
+    // Were the file beside it heard of, there would be no rest.
+    let timing = Timing { patience: NEVER, ..TIMING };
+    let mut watch = start(path.clone(), timing, true).unwrap();
+    assert_eq!(next(&mut watch).await, Ok(1));
+    let (beside, stop) = (directory.path().join("access.json"), Arc::new(AtomicBool::new(false)));
+    let stopping = Arc::clone(&stop);
+    let writing = std::thread::spawn(move || {
+        while !stopping.load(Ordering::Relaxed) {
+            fs::write(&beside, "a line").unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    for seconds in 2..5 {
+        write(&path, seconds);
+        assert_eq!(next(&mut watch).await, Ok(seconds));
+    }
+    stop.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_config_map_swap_is_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let volume = directory.path();
@@ -208,5 +233,5 @@ fn links_in_a_circle_end() {
     let path = directory.path().join("a");
     symlink("b", &path).unwrap();
     symlink("a", directory.path().join("b")).unwrap();
-    assert_eq!(directories(&path).len(), 1);
+    assert_eq!(way(&path).directories.len(), 1);
 }
