@@ -24,7 +24,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const PAGE: &str = include_str!("dashboard/index.html");
 
 /// The files that the page asks for: name, media type, text.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("style.css", STYLE, include_str!("dashboard/style.css")),
     ("main.js", SCRIPT, include_str!("dashboard/main.js")),
     ("access.js", SCRIPT, include_str!("dashboard/access.js")),
@@ -34,6 +34,7 @@ const FILES: [(&str, &str, &str); 14] = [
     ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
     ("events.js", SCRIPT, include_str!("dashboard/events.js")),
     ("words.js", SCRIPT, include_str!("dashboard/words.js")),
+    ("replicas.js", SCRIPT, include_str!("dashboard/replicas.js")),
     ("rates.js", SCRIPT, include_str!("dashboard/rates.js")),
     ("rollout.js", SCRIPT, include_str!("dashboard/rollout.js")),
     ("uplot.js", SCRIPT, include_str!("dashboard/uplot/uplot.js")),

@@ -303,7 +303,8 @@ mod tests {
 
     #[test]
     fn replicas_are_counted_with_the_one_that_is_asked() {
-        let peer = |name: &str, live| Peer { name: name.into(), live, standings: Arc::default() };
+        let peer =
+            |name: &str, live| Peer { name: name.into(), live, standings: Arc::default(), serves: None };
         let replicas = Replicas {
             me: "a".into(),
             peers: vec![peer("b", true), peer("c", false), peer("d", true)],

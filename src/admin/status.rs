@@ -1,12 +1,13 @@
 //! From the table and the tallies to what the API shows of a route.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::control::{RolloutView, RolloutViews};
-use crate::model::{PathMatch, PodKey, Problem, Share};
+use crate::model::{PathMatch, PodKey, Problem, Revision, RouteName, Share};
 use crate::routing::tally::Snapshot;
 use crate::routing::{EndpointState, Member, Route, RoutingTable, Version};
-use crate::state::{Peer, Replicas, RevisionEntry};
+use crate::state::{Difference, Peer, Replicas, RevisionEntry};
 
 use super::mirror::{effective, full, mirror};
 use super::recent::{Counts, Recent};
@@ -15,27 +16,34 @@ use super::wire::{
     RolloutStatus, RolloutStepStatus, RouteStatus, UnassignedEndpoint, VersionStatus,
 };
 
-/// How many endpoints of a kind are listed.
+/// How many endpoints of a kind, and routes in which a replica differs, are listed.
 const LISTED: usize = 100;
 
 /// What the API shows of the replicas, the one that is asked first.
 pub(super) fn replicas(replicas: &Replicas, table: &RoutingTable) -> Vec<ReplicaStatus> {
-    let leads = |name: &Arc<str>| replicas.leader.as_ref() == Some(name);
-    let status = |name: &Arc<str>, asked: bool, live: bool, differs: Vec<String>| ReplicaStatus {
+    let status = |name: &Arc<str>, asked: bool, live: bool| ReplicaStatus {
         name: name.to_string(),
         asked,
-        leads: leads(name),
+        leads: replicas.leader.as_ref() == Some(name),
         live,
-        differs,
+        differs: Vec::new(),
+        serves: BTreeMap::new(),
+        differs_more: false,
     };
-    let differs = |peer: &Peer| {
-        let other = peer.standings.iter().filter(|(name, standing)| {
-            table.route(name.as_str()).is_some_and(|route| route.revision != standing.revision)
-        });
-        other.map(|(name, _)| name.to_string()).collect()
+    let here = table.routes().iter().map(|route| (route.name(), route.revision)).collect();
+    let other = |peer: &Peer| {
+        let Difference { routes, more } = peer.differs(&here);
+        let listed = || routes.iter().take(LISTED);
+        let serves =
+            |(name, revision): (&RouteName, &Option<Revision>)| Some((name.to_string(), (*revision)?.0));
+        ReplicaStatus {
+            differs: listed().map(|(name, _)| name.to_string()).collect(),
+            serves: listed().filter_map(serves).collect(),
+            differs_more: more || routes.len() > LISTED,
+            ..status(&peer.name, false, peer.live)
+        }
     };
-    let others = replicas.peers.iter().map(|peer| status(&peer.name, false, peer.live, differs(peer)));
-    std::iter::once(status(&replicas.me, true, true, Vec::new())).chain(others).collect()
+    std::iter::once(status(&replicas.me, true, true)).chain(replicas.peers.iter().map(other)).collect()
 }
 
 /// What the API shows of a route.

@@ -54,11 +54,20 @@ pub struct ReplicaStatus {
     pub leads: bool,
     /// It has given a sign of life lately.
     pub live: bool,
-    /// The routes with a rollout of which it serves another revision than the one that was asked, as far as that has heard of it: a
-    /// moment after a change that is as it should be.
+    /// The routes of which it serves another revision than the one that was asked, or that only one of the two has, as far as the
+    /// one that was asked has heard; at most 100. A moment after a change that is as it should be. Of a replica of a release that does
+    /// not tell all its revisions, only routes with a rollout under way.
     #[serde(default)]
     #[schema(required = true)]
     pub differs: Vec<String>,
+    /// The revisions of those that it serves; one that it does not have is not among them.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub serves: BTreeMap<String, u64>,
+    /// It serves other revisions also of routes that `differs` does not name.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub differs_more: bool,
 }
 
 /// One route: what was asked for, what is in force, and how its versions do.

@@ -113,7 +113,9 @@ fn the_facts_of_status_and_requests_a_second() {
         asked,
         leads: asked,
         live,
-        differs: Vec::new(),
+        differs: if live { Vec::new() } else { vec!["shop".to_owned(), "cart".to_owned()] },
+        serves: [("shop".to_owned(), 3)].into(),
+        differs_more: !live,
     };
     now.replicas = vec![replica("serinus-0", true, true), replica("serinus-1", false, false)];
     screen.heard(now, start + 2 * SECOND);
@@ -129,12 +131,12 @@ fn the_facts_of_status_and_requests_a_second() {
             "",
             "shop: v2 at step 2 of 3 (10 %), running, 3m 20s left: it is judged",
             "",
-            "Replicas: serinus-0 (this one, leads), serinus-1 (no sign of life)",
+            "Replicas: serinus-0 (this one, leads), serinus-1 (no sign of life; other revisions of shop, cart and",
+            "  more)",
             "",
             "Problems:",
             "  shop: bad\\u{1b}[2J",
             "    -> mend it",
-            "",
             "",
             "q leaves",
         ]

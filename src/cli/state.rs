@@ -62,8 +62,8 @@ pub(super) fn open(store: &StateStore, begin: Begin) -> anyhow::Result<Opened> {
 pub(super) fn link(heard: mpsc::Sender<WatchEvent>) -> (StoreLink, Ends) {
     // The control task has one commit under way at a time.
     let (to_store, commits) = mpsc::channel(1);
-    let (say, standings) = watch::channel(None);
-    (StoreLink { commits: to_store, standings: say }, Ends { commits, standings, out: heard })
+    let (say, said) = watch::channel(None);
+    (StoreLink { commits: to_store, said: say }, Ends { commits, said, out: heard })
 }
 
 /// Follows the common state, and writes it.

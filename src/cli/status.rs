@@ -14,7 +14,7 @@ use super::text::{align_right, or_dash, percent, plain, table, write_table};
 
 /// How often `--watch` asks.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
-/// How many endpoints without a version are named.
+/// How many endpoints without a version are named, and routes in which a replica differs.
 const NAMED: usize = 5;
 
 /// Shows the routes, what is asked of their versions, and how they do
@@ -215,11 +215,26 @@ pub(super) fn write_replicas(replicas: &[ReplicaStatus], out: &mut dyn Write) ->
         let marks =
             [(replica.asked, "this one"), (replica.leads, "leads"), (!replica.live, "no sign of life")];
         let marks: Vec<_> = marks.iter().filter(|(so, _)| *so).map(|(_, word)| *word).collect();
-        let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
+        let said = [marks.join(", "), differs(replica)];
+        let said: Vec<_> = said.into_iter().filter(|said| !said.is_empty()).collect();
+        let marks = if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) };
         format!("{}{marks}", plain(&replica.name))
     };
     let all: Vec<_> = replicas.iter().map(shown).collect();
     if all.is_empty() { Ok(()) } else { writeln!(out, "\nReplicas: {}", all.join(", ")) }
+}
+
+/// Of which routes it serves something else, as far as the one that was asked has heard.
+fn differs(replica: &ReplicaStatus) -> String {
+    let named: Vec<_> = replica.differs.iter().take(NAMED).map(|route| plain(route)).collect();
+    let more = replica.differs_more || replica.differs.len() > named.len();
+    match (named.as_slice(), more) {
+        ([], false) => String::new(),
+        ([], true) => "other revisions of some routes".to_owned(),
+        ([only], false) => format!("another revision of {only}"),
+        (named, false) => format!("other revisions of {}", named.join(", ")),
+        (named, true) => format!("other revisions of {} and more", named.join(", ")),
+    }
 }
 
 /// What is wrong.

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 
-use crate::model::{Problem, RouteName, RouteSpec, Timestamp};
+use crate::model::{Generation, Problem, RouteName, RouteSpec, Timestamp};
 use crate::rollout::Asked;
 use crate::state::{
-    Commit, Proposal, Replicas, Request, Settled, Shared, Source, Standings, StoreNews, WeightsError,
+    Commit, Proposal, Replicas, Request, Said, Serves, Settled, Shared, Source, StoreNews, WeightsError,
 };
 
 use super::handle::{ChangeError, Reply, RoutesConfig};
@@ -28,8 +28,8 @@ const PART: &str = "the replicas' state";
 pub struct StoreLink {
     /// What it is to hold. It answers each one before the next.
     pub commits: mpsc::Sender<Commit>,
-    /// What this replica says of the rollouts under way; nothing before it can say so.
-    pub standings: watch::Sender<Option<Arc<Standings>>>,
+    /// What this replica says of itself; nothing before it can say so.
+    pub said: watch::Sender<Option<Arc<Said>>>,
 }
 
 /// What the control task knows of the replicas' common state.
@@ -42,6 +42,8 @@ pub(super) struct Sharing {
     shown: Arc<ArcSwapOption<Replicas>>,
     /// The replicas were heard of, so that this one knows what it said in an earlier life.
     has_heard: bool,
+    /// The revisions of the table with this generation: what is served, until there is another.
+    serves: Option<(Generation, Arc<Serves>)>,
     /// Routes that this replica changed since their moves were told last: it has their hooks called.
     own: HashSet<RouteName>,
 }
@@ -64,6 +66,7 @@ impl Sharing {
             replicas: Arc::default(),
             shown,
             has_heard: false,
+            serves: None,
             own: HashSet::new(),
         }
     }
@@ -234,7 +237,7 @@ impl Task {
     /// This process says nothing more of itself: another one of this replica does.
     pub(super) fn fall_silent(&self) {
         if let Some(sharing) = &self.sharing {
-            sharing.link.standings.send_replace(None);
+            sharing.link.said.send_replace(None);
         }
     }
 
@@ -394,20 +397,31 @@ impl Task {
         self.publish_standings();
     }
 
-    /// Says what this replica serves and has seen of the rollouts under way.
-    pub(super) fn publish_standings(&self) {
-        let Some(sharing) = self.sharing.as_ref().filter(|sharing| sharing.has_heard) else { return };
+    /// Says what this replica serves, and what it has seen of the rollouts under way.
+    pub(super) fn publish_standings(&mut self) {
+        let Some(sharing) = self.sharing.as_mut().filter(|sharing| sharing.has_heard) else { return };
         if self.frozen.is_some() {
             return;
         }
-        let taken_back = sharing.shared.live_routes();
-        let standings = steer::standings(&self.desired, &self.table.load(), taken_back);
-        sharing.link.standings.send_if_modified(|known| {
-            let news = known.as_deref() != Some(&standings);
-            if news {
-                *known = Some(Arc::new(standings));
+        let table = self.table.load();
+        let known = sharing.serves.take().filter(|(generation, _)| *generation == table.generation());
+        let (generation, serves) = known.unwrap_or_else(|| {
+            let routes = table.routes().iter().map(|route| {
+                let changed =
+                    self.desired.weights(route.name()).and_then(|weights| weights.history().next_back());
+                (route.name(), route.revision, changed.map(|entry| entry.time).unwrap_or_default())
+            });
+            (table.generation(), Arc::new(Serves::of(routes)))
+        });
+        sharing.serves = Some((generation, Arc::clone(&serves)));
+        let standings = steer::standings(&self.desired, &table, sharing.shared.live_routes());
+        sharing.link.said.send_if_modified(|known| {
+            let same =
+                known.as_ref().is_some_and(|known| known.standings == standings && known.serves == serves);
+            if !same {
+                *known = Some(Arc::new(Said { standings, serves }));
             }
-            news
+            !same
         });
     }
 

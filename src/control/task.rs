@@ -436,6 +436,8 @@ impl Task {
             if !batch.quiet {
                 self.tell_of_rollouts(&before, own.as_ref());
             }
+        }
+        if batch.weights_changed || !batch.touched.is_empty() {
             self.publish_standings();
         }
         self.answer(batch.replies);

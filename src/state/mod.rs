@@ -9,6 +9,7 @@ mod revisions;
 #[cfg(test)]
 pub(crate) mod samples;
 mod saved;
+mod serves;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -25,8 +26,10 @@ pub use own::OwnAddresses;
 pub use resolve::{Resolved, ResolvedEndpoint};
 pub use revisions::{RevisionEntry, RouteWeights, Source, WeightsError};
 pub use saved::{SAVED_FORMAT, SavedRoute, SavedState};
+pub use serves::{Difference, Serves};
 pub use shared::{
-    Commit, Peer, Proposal, Replicas, Settled, Shared, Snapshot, Standing, Standings, StoreNews, Version,
+    Commit, Peer, Proposal, Replicas, Said, Settled, Shared, Snapshot, Standing, Standings, StoreNews,
+    Version,
 };
 
 use revisions::Outcome;

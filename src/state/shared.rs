@@ -16,6 +16,7 @@ use crate::rollout::{Asked, Judge, Place, Transition};
 
 use super::revisions::{Outcome, RouteWeights, WeightsError};
 use super::saved::SavedRoute;
+use super::serves::{Difference, Serves};
 use super::{Request, Source};
 
 /// What a route's weights or rollout are to become.
@@ -141,6 +142,15 @@ pub struct Standing {
 /// What one replica says of the rollouts under way.
 pub type Standings = BTreeMap<RouteName, Standing>;
 
+/// What one replica says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// Of the rollouts under way.
+    pub standings: Standings,
+    /// Of the revisions that it serves.
+    pub serves: Arc<Serves>,
+}
+
 /// Another replica.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Peer {
@@ -148,8 +158,10 @@ pub struct Peer {
     pub name: Arc<str>,
     /// It has given a sign of life lately.
     pub live: bool,
-    /// What it said last.
+    /// What it said last of the rollouts under way.
     pub standings: Arc<Standings>,
+    /// What it said last of the revisions that it serves; nothing where its release says nothing of them.
+    pub serves: Option<Arc<Serves>>,
 }
 
 /// The replicas, as this one sees them.
@@ -520,6 +532,21 @@ impl Replicas {
     pub fn of<'a>(&'a self, route: &'a RouteName, place: Place) -> impl Iterator<Item = &'a Standing> {
         let theirs = self.peers.iter().filter_map(move |peer| peer.standings.get(route));
         theirs.filter(move |standing| standing.is_of(place))
+    }
+}
+
+impl Peer {
+    /// In what it differed from what is served here, when it was last heard of. One that says nothing of all its revisions is known
+    /// by its rollouts under way.
+    #[must_use]
+    pub fn differs(&self, here: &BTreeMap<&RouteName, Revision>) -> Difference {
+        if let Some(serves) = &self.serves {
+            return serves.differs(here);
+        }
+        let standings = self.standings.iter().map(|(name, standing)| (name, standing.revision));
+        let other = standings.filter(|(name, theirs)| here.get(name).is_some_and(|ours| ours != theirs));
+        let routes = other.map(|(name, theirs)| (name.clone(), Some(theirs))).collect();
+        Difference { routes, more: false }
     }
 }
 

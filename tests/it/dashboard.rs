@@ -93,7 +93,7 @@ fn pictures() -> Option<PathBuf> {
 }
 
 /// Takes a picture where they are wanted, when the charts have so many samples.
-async fn picture(browser: &mut Browser, name: &str, samples: u32) {
+pub(crate) async fn picture(browser: &mut Browser, name: &str, samples: u32) {
     let Some(folder) = pictures() else { return };
     for wanted in (0..=samples).step_by(4) {
         let grown = format!(

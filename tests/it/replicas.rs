@@ -6,6 +6,7 @@
     reason = "a test's helpers fail the test"
 )]
 
+mod agreement;
 mod permissions;
 
 use std::collections::BTreeSet;
@@ -60,6 +61,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: imp
 }
 
 impl Group {
+    /// So many, whose route has this rollout, or none.
     async fn start(replicas: usize, rollout: &str) -> Self {
         let fleet = Fleet::start(&manifest("nginx-canary.yaml")).await;
         let mut group = Self { fleet, replicas: Vec::new(), rollout: rollout.to_owned() };
@@ -98,9 +100,9 @@ impl Group {
              state: {{configMap: serinus/serinus-state}}\ndrain: {{delay: 0s, timeout: 5s}}\n\
              discovery: {{kubernetes: {{kubeconfig: {}}}}}\nroutes:\n  - name: shop\n    service: web/nginx-svc\n    \
              port: 80\n    versions:\n      - {{name: v1, selector: 'version!=v2'}}\n      \
-             - {{name: v2, selector: version=v2, weight: 1}}\n      - {{name: v3, selector: version=v3}}\n    rollout: {}\n",
+             - {{name: v2, selector: version=v2, weight: 1}}\n      - {{name: v3, selector: version=v3}}\n{}",
             kubeconfig.display(),
-            self.rollout,
+            if self.rollout.is_empty() { String::new() } else { format!("    rollout: {}\n", self.rollout) },
         );
         std::fs::write(&file, text).unwrap();
         (relay, file, kubeconfig)

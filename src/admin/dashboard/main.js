@@ -6,6 +6,7 @@ import { listen } from "./events.js";
 import { clock, count, moment, percent, rate, roughly } from "./words.js";
 import * as rates from "./rates.js";
 import { Detail, showProblems } from "./detail.js";
+import { Replicas } from "./replicas.js";
 
 /** How often the routes are read, in milliseconds; more rarely where reading them takes long. */
 const LOOK = 1000;
@@ -13,10 +14,6 @@ const LOOK = 1000;
 const AFTER = 150;
 /** How many events are listed. */
 const EVENTS = 50;
-/** How long two replicas may differ after a change, in milliseconds. */
-const SETTLED = 10000;
-/** How long what another replica said is compared with, in milliseconds. */
-const COMPARED = 60000;
 
 const state = {
   list: null,
@@ -28,19 +25,13 @@ const state = {
   wanted: null,
   live: false,
   events: [],
-  /** By replica: when it was last asked, and the revisions that it served. */
-  replicas: new Map(),
-  disagreement: null,
-  /** Since when a replica differs from the one that is asked, by its name and the route. */
-  differ: new Map(),
 };
 
 const byId = (id) => document.getElementById(id);
 const detail = new Detail({ changed, may, failed: (refused) => lost(refused) });
 const overview = h("div", { class: "detail" });
 const routerProblems = h("div");
-const replicasTable = table("Replicas", [["name", "Replica"], ["state", "State"], ["name", "Role"]]);
-const replicasCard = h("section", { class: "card", "aria-label": "Replicas", hidden: true }, h("h3", {}, "Replicas"), replicasTable.node);
+const replicas = new Replicas();
 const eventsTable = table("Events", [["time", "When"], ["name", "Event"], ["name", "Route"], ["reason", "What"]]);
 const eventsCard = h("section", { class: "card", "aria-label": "Events" },
   h("h3", {}, "Events since this page was opened"), eventsTable.node, h("p", { class: "none muted small" }, "None yet."));
@@ -75,7 +66,7 @@ async function look() {
     if (!state.access || state.failed) state.access = await read("/api/v1/access");
     const list = await read("/api/v1/routes");
     rates.see(list.routes, performance.now());
-    compare(list);
+    replicas.compare(list);
     Object.assign(state, { list, at: new Date(), failed: null });
   } catch (refused) {
     lost(refused);
@@ -96,36 +87,6 @@ function lost(refused) {
   state.failed = refused;
   if (refused.status === 401) state.access = null;
   show();
-}
-
-/** Replicas share their state: one that serves an older revision than another did before is behind. */
-function compare(list) {
-  const me = list.replicas.find((replica) => replica.asked)?.name ?? "";
-  const now = Date.now();
-  const revisions = new Map(list.routes.map((route) => [route.name, route.revision]));
-  const found = [];
-  for (const [name, other] of state.replicas) {
-    if (name === me || now - other.at > COMPARED) continue;
-    for (const [route, revision] of revisions) {
-      const theirs = other.revisions.get(route);
-      if (theirs > revision) found.push(`${me} serves revision ${revision} of ${route}, and ${name} served ${theirs} at ${clock(other.at)}`);
-    }
-  }
-  const differ = new Map();
-  for (const replica of list.replicas.filter((one) => one.live)) {
-    for (const route of replica.differs ?? []) {
-      const key = JSON.stringify([replica.name, route]);
-      const since = state.differ.get(key) ?? now;
-      differ.set(key, since);
-      if (now - since >= SETTLED) found.push(`${replica.name} serves another revision of ${route} than ${me}, since ${clock(since)}`);
-    }
-  }
-  state.differ = differ;
-  state.replicas.set(me, { at: now, revisions });
-  if (state.replicas.size > 100) state.replicas.clear();
-  const silent = list.replicas.filter((replica) => !replica.live).map((replica) => replica.name);
-  if (silent.length > 0) found.push(`no sign of life from ${silent.slice(0, 5).join(", ")}: what it serves is not known`);
-  state.disagreement = found.length > 0 ? found.slice(0, 5).join("; ") : null;
 }
 
 function changed(route) {
@@ -172,13 +133,13 @@ function show() {
   showProblems(routerProblems, state.list.problems, null);
   const gone = !route && state.list.routes.length > 0;
   const nothing = h("p", { class: "muted" }, gone ? "There is no such route (any more): choose another." : "The config has no routes.");
-  const shown = route ? [routerProblems, detail.node, replicasCard, eventsCard] : [routerProblems, nothing, replicasCard, eventsCard];
+  const shown = route ? [routerProblems, detail.node, replicas.node, eventsCard] : [routerProblems, nothing, replicas.node, eventsCard];
   if (overview.shows !== Boolean(route)) {
     overview.shows = Boolean(route);
     overview.replaceChildren(...shown);
   }
   if (route) detail.update(route);
-  showReplicas();
+  replicas.show(state.list.replicas);
 }
 
 function showLink() {
@@ -202,7 +163,7 @@ function showBanners() {
   if (failed?.status === 0) banners.push(["bad", `No connection to the router.${since} Trying again.`]);
   else if (failed?.status === 401) banners.push(["bad", `The router asks for a token. ${failed.message}`]);
   else if (failed) banners.push(["bad", `The router does not tell: ${failed.message}${since}`]);
-  if (!failed && state.disagreement) banners.push(["warn", `Replicas disagree: ${state.disagreement}.`]);
+  if (!failed && replicas.disagreement) banners.push(["warn", `Replicas disagree: ${replicas.disagreement}.`]);
   if (!failed && access && !access.write) banners.push(["note", may()]);
   keyed(byId("banners"), banners, ([kind, text]) => `${kind} ${text}`, ([kind, text]) => h("p", { class: `banner ${kind}` }, text), () => {});
 }
@@ -243,21 +204,6 @@ function standing(route) {
   if (phase === "rolled-back") return ["rolled back", "rolled-back"];
   if (phase === "running" || phase === "paused") return [`step ${route.rollout.step}/${route.rollout.steps.length}`, phase];
   return ["", ""];
-}
-
-function showReplicas() {
-  const replicas = state.list.replicas;
-  replicasCard.hidden = replicas.length === 0;
-  keyed(replicasTable.body, replicas, (replica) => replica.name, () => {
-    const node = row(replicasTable.classes, 0);
-    node.cells_[1].append(h("span"));
-    return node;
-  }, (node, replica) => {
-    say(node.cells_[0], replica.name);
-    say(node.cells_[1].firstChild, replica.live ? "live" : "silent");
-    put(node.cells_[1].firstChild, "class", `tag ${replica.live ? "ready" : "bad"}`);
-    say(node.cells_[2], [replica.asked && "answers this page", replica.leads && "takes rollouts forward"].filter(Boolean).join(", ") || "–");
-  });
 }
 
 /** What happened, in words. */

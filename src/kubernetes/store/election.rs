@@ -67,6 +67,7 @@ mod tests {
             renewed: None,
             transitions: 0,
             standings: Arc::default(),
+            serves: None,
         };
         Seen { record, since }
     }

@@ -15,11 +15,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::kubernetes::access::Client;
 use crate::kubernetes::supervisor::{LeaseNews, WatchEvent};
 use crate::model::{RouteName, Timestamp};
-use crate::state::{Peer, Replicas, Standing, Standings, StoreNews};
+use crate::state::{Peer, Replicas, Said, Standing, Standings, StoreNews};
 use crate::telemetry::Telemetry;
 
 use super::election::{Act, DEADLINE, DURATION, RENEW, Seen, act};
-use super::leases::{LeaseRecord, ROLLOUTS, labels, record};
+use super::leases::{LeaseRecord, ROLLOUTS, SERVES, labels, record, served};
 use super::refusals::Refusals;
 use super::{Common, tell};
 
@@ -27,7 +27,7 @@ use super::{Common, tell};
 const ANSWER: Duration = Duration::from_secs(2);
 /// How often this replica's Lease is renewed when there is nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often what was seen of rollouts is told, while that changes.
+/// How often what was seen of rollouts is told, and which revisions are served, while that changes.
 const EVIDENCE: Duration = Duration::from_secs(1);
 /// How often that is looked at which only the time changes.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,13 +36,13 @@ const LOOK: Duration = Duration::from_millis(500);
 const LONG_GONE: Duration = Duration::from_secs(60);
 /// After so long without a sign of life a replica's Lease is removed, and what it had seen of rollouts with it.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
-/// How much an annotation may hold: Kubernetes takes 256 KiB of all of them.
+/// How much is said of rollouts: Kubernetes takes 256 KiB of all annotations, and what is said of revisions has a bound of its own.
 const LARGEST: usize = 200 * 1024;
 
 pub(super) struct Keeper {
     client: Client,
     common: Common,
-    standings: watch::Receiver<Option<Arc<Standings>>>,
+    said: watch::Receiver<Option<Arc<Said>>>,
     out: mpsc::Sender<WatchEvent>,
     telemetry: Arc<Telemetry>,
     refusals: Refusals,
@@ -58,7 +58,7 @@ pub(super) struct Keeper {
     /// When the election is looked at next.
     election_due: Instant,
     /// When this replica's Lease was written last, and what it said; nothing while another process of this replica has the state.
-    written: Option<(Instant, Arc<Standings>)>,
+    written: Option<(Instant, Arc<Said>)>,
     /// It could not be written then.
     missed: bool,
     /// What the control task was told last.
@@ -69,7 +69,7 @@ impl Keeper {
     pub(super) fn new(
         client: &Client,
         common: &Common,
-        standings: watch::Receiver<Option<Arc<Standings>>>,
+        said: watch::Receiver<Option<Arc<Said>>>,
         out: mpsc::Sender<WatchEvent>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
@@ -79,7 +79,7 @@ impl Keeper {
         Self {
             client: client.clone(),
             common: common.clone(),
-            standings,
+            said,
             out,
             telemetry,
             refusals: Refusals::new(client, common),
@@ -109,7 +109,7 @@ impl Keeper {
                     Some(event) => self.take(event).await,
                     None => break,
                 },
-                changed = self.standings.changed() => if changed.is_err() { break },
+                changed = self.said.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(LOOK) => {}
             }
             self.keep().await;
@@ -155,13 +155,13 @@ impl Keeper {
         if !self.listed {
             return;
         }
-        let standings = self.standings.borrow_and_update().clone();
-        match standings {
+        let said = self.said.borrow_and_update().clone();
+        match said {
             // Another process of this replica has the state, or nobody knows it yet.
             None => (self.renewed, self.written) = (None, None),
-            Some(standings) => {
-                if self.is_due(&standings) {
-                    self.write(&standings).await;
+            Some(said) => {
+                if self.is_due(&said) {
+                    self.write(&said).await;
                 }
                 if Instant::now() >= self.election_due {
                     self.elect().await;
@@ -172,31 +172,39 @@ impl Keeper {
         self.refusals.tell(&self.out, &self.telemetry).await;
     }
 
-    /// Whether this replica's Lease is to be written: what it serves is told at once, what it has seen every second, and that it
-    /// lives every few seconds.
-    fn is_due(&self, standings: &Arc<Standings>) -> bool {
+    /// Whether this replica's Lease is to be written: what it serves of rollouts is told at once, the other revisions and what it has
+    /// seen every second, and that it lives every few seconds.
+    fn is_due(&self, now: &Arc<Said>) -> bool {
         let Some((at, said)) = &self.written else { return true };
         let age = at.elapsed();
         let serves = |standing: &Standing| (standing.place(), standing.revision);
-        let same = said.len() == standings.len()
-            && said.iter().zip(standings.iter()).all(|(a, b)| a.0 == b.0 && serves(a.1) == serves(b.1));
+        let (before, after) = (&said.standings, &now.standings);
+        let same = before.len() == after.len()
+            && before.iter().zip(after.iter()).all(|(a, b)| a.0 == b.0 && serves(a.1) == serves(b.1));
         let news = !same || age >= HEARTBEAT;
-        if self.missed { age >= EVIDENCE } else { news || (age >= EVIDENCE && said != standings) }
+        if self.missed { age >= EVIDENCE } else { news || (age >= EVIDENCE && said != now) }
     }
 
-    async fn write(&mut self, standings: &Arc<Standings>) {
-        self.written = Some((Instant::now(), Arc::clone(standings)));
-        let annotation = annotation(standings);
+    async fn write(&mut self, said: &Arc<Said>) {
+        self.written = Some((Instant::now(), Arc::clone(said)));
+        let now = jiff::Timestamp::now();
+        // To the millisecond, so that it reads the same in both places.
+        let now = jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+        let renewed = Timestamp::from_millis(u64::try_from(now.as_millisecond()).unwrap_or_default());
+        let annotations = BTreeMap::from([
+            (ROLLOUTS.to_owned(), annotation(&said.standings)),
+            (SERVES.to_owned(), served(renewed, &said.serves)),
+        ]);
         let spec = LeaseSpec {
             holder_identity: Some(self.common.me.to_string()),
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-            renew_time: Some(MicroTime(jiff::Timestamp::now())),
+            renew_time: Some(MicroTime(now)),
             ..LeaseSpec::default()
         };
-        let patch = json!({"metadata": {"annotations": {ROLLOUTS: annotation}}, "spec": spec});
+        let patch = json!({"metadata": {"annotations": annotations}, "spec": spec});
         let mut outcome = self.patch(&self.name.clone(), &patch).await;
         if outcome == Some(Outcome::Missing) {
-            let lease = self.lease(&self.name, "replica", spec, annotation);
+            let lease = self.lease(&self.name, "replica", spec, Some(annotations));
             outcome = self.create(lease).await;
         }
         self.missed = outcome != Some(Outcome::Done);
@@ -225,7 +233,7 @@ impl Keeper {
             (Act::Wait, _) => None,
             (Act::Create, _) | (_, None) => {
                 (spec.acquire_time, spec.lease_transitions) = (Some(now), Some(0));
-                let lease = self.lease(&leader, "leader", spec, String::new());
+                let lease = self.lease(&leader, "leader", spec, None);
                 self.create(lease).await
             }
             (Act::Renew | Act::Take, Some(record)) => {
@@ -261,6 +269,7 @@ impl Keeper {
     async fn forget_the_gone(&mut self) {
         let now = Instant::now();
         let told = self.written.as_ref().map(|(_, said)| Arc::clone(said)).unwrap_or_default();
+        let told = &told.standings;
         let counts = |seen: &Seen| {
             let mut theirs = seen.record.standings.iter();
             theirs.any(|(route, theirs)| told.get(route).is_some_and(|mine| theirs.is_of(mine.place())))
@@ -291,6 +300,7 @@ impl Keeper {
             name: self.replica(name),
             live: seen.holds(now),
             standings: Arc::clone(&seen.record.standings),
+            serves: seen.record.serves.clone(),
         });
         let mine = self.seen.get(&self.name).map(|seen| Arc::clone(&seen.record.standings));
         let replicas = Replicas {
@@ -328,10 +338,10 @@ impl Keeper {
             .await;
         }
         // What it has seen of rollouts under way counts on.
-        let seen = self.written.as_ref().is_some_and(|(_, said)| !said.is_empty());
+        let seen = self.written.as_ref().is_some_and(|(_, said)| !said.standings.is_empty());
         if seen {
-            let standings = self.standings.borrow().clone().unwrap_or_default();
-            let annotations = json!({ROLLOUTS: annotation(&standings)});
+            let said = self.said.borrow().clone().unwrap_or_default();
+            let annotations = json!({ROLLOUTS: annotation(&said.standings)});
             let patch = json!({"metadata": {"annotations": annotations}, "spec": {"holderIdentity": null}});
             self.patch(&self.name.clone(), &patch).await;
         } else {
@@ -339,8 +349,13 @@ impl Keeper {
         }
     }
 
-    fn lease(&self, name: &str, component: &str, spec: LeaseSpec, said: String) -> Lease {
-        let annotations = (!said.is_empty()).then(|| [(ROLLOUTS.to_owned(), said)].into());
+    fn lease(
+        &self,
+        name: &str,
+        component: &str,
+        spec: LeaseSpec,
+        annotations: Option<BTreeMap<String, String>>,
+    ) -> Lease {
         Lease {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),

@@ -4,16 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use serde::{Deserialize, Serialize};
 
 use crate::kubernetes::kinds::{Conversion, Names, Selection, Watched, config};
 use crate::kubernetes::supervisor::{LeaseNews, WatchEvent};
 use crate::model::{ClusterKind, Namespace, ServiceKey, Timestamp};
-use crate::state::{Standings, Version};
+use crate::state::{Serves, Standings, Version};
 
 use super::Common;
 
 /// The annotation with what a replica says of the rollouts under way.
 pub(super) const ROLLOUTS: &str = "serinus/rollouts";
+/// The annotation with the revisions that a replica serves. Releases before it said nothing of them, and do not look at it.
+pub(super) const SERVES: &str = "serinus/serves";
+
+/// The text of that annotation.
+#[derive(Debug, Serialize, Deserialize)]
+struct Served<T> {
+    /// When the Lease was renewed with it. A process that does not know the annotation renews the Lease and leaves it as it is: what
+    /// another one said before is not what that one serves.
+    renewed: Timestamp,
+    #[serde(flatten)]
+    serves: T,
+}
+
+/// What a replica serves when it renews its Lease, as the text of [`SERVES`].
+pub(super) fn served(renewed: Timestamp, serves: &Serves) -> String {
+    serde_json::to_string(&Served { renewed, serves }).unwrap_or_default()
+}
 
 const NAME: &str = "app.kubernetes.io/name";
 const INSTANCE: &str = "app.kubernetes.io/instance";
@@ -39,6 +57,8 @@ pub struct LeaseRecord {
     pub(super) transitions: i32,
     /// What its holder says of the rollouts under way.
     pub(super) standings: Arc<Standings>,
+    /// The revisions that its holder serves; nothing where that does not say so.
+    pub(super) serves: Option<Arc<Serves>>,
 }
 
 /// The watch of the Leases.
@@ -89,18 +109,28 @@ impl From<LeaseNews> for WatchEvent {
 /// What there is of a Lease. What a replica of another version says, and cannot be read, is nothing said.
 pub(super) fn record(object: Lease) -> LeaseRecord {
     let spec = object.spec.unwrap_or_default();
-    let said = object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROLLOUTS));
-    let mut standings: Standings = said.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let said = |name| object.metadata.annotations.as_ref()?.get(name);
+    let mut standings: Standings =
+        said(ROLLOUTS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     standings.retain(|_, standing| standing.judge.is_plausible());
     let millis = |time: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime| {
         u64::try_from(time.0.as_millisecond()).unwrap_or_default()
     };
+    let renewed = spec.renew_time.map(millis).map(Timestamp::from_millis);
+    let served: Option<Served<Serves>> = said(SERVES).and_then(|text| serde_json::from_str(text).ok());
+    let serves =
+        served.filter(|served| Some(served.renewed) == renewed).map(|served| Arc::new(served.serves));
     LeaseRecord {
         name: object.metadata.name.unwrap_or_default().into(),
         version: Version(object.metadata.resource_version.unwrap_or_default().into()),
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()).map(Into::into),
-        renewed: spec.renew_time.map(millis).map(Timestamp::from_millis),
+        renewed,
         transitions: spec.lease_transitions.unwrap_or_default(),
         standings: Arc::new(standings),
+        serves,
     }
 }
+
+#[cfg(test)]
+#[path = "leases_tests.rs"]
+mod tests;

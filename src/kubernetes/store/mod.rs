@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ConfigMap | each route's weights, history and rollout, a key each ([`record`]); written only if it is as it was read |
 //! | Lease with its name | which replica takes rollouts forward ([`election`]) |
-//! | Lease with its name and the replica's | that the replica lives, what it serves and has seen of rollouts ([`keeper`]) |
+//! | Lease with its name and the replica's | that the replica lives, which revisions it serves, and what it has seen of rollouts ([`keeper`]) |
 //!
 //! Nothing here is waited for by a request. What is heard goes to the control task as [`StoreNews`], and what that wants
 //! written comes back as [`Commit`].
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::model::ConfigMapKey;
-use crate::state::{Commit, Standings, StoreNews};
+use crate::state::{Commit, Said, StoreNews};
 use crate::telemetry::Telemetry;
 
 use super::access::Client;
@@ -80,8 +80,8 @@ pub struct Common {
 pub struct Ends {
     /// What is to be written, one after the other.
     pub commits: mpsc::Receiver<Commit>,
-    /// What this replica says of the rollouts under way; while there is nothing it holds no Lease.
-    pub standings: watch::Receiver<Option<Arc<Standings>>>,
+    /// What this replica says of itself; while there is nothing it holds no Lease.
+    pub said: watch::Receiver<Option<Arc<Said>>>,
     /// What is heard: [`WatchEvent::Store`], and the trouble of watches.
     pub out: mpsc::Sender<WatchEvent>,
 }
@@ -89,7 +89,7 @@ pub struct Ends {
 /// Follows the common state, and writes it, until `out` is closed.
 #[must_use]
 pub fn share(client: &Client, common: &Common, ends: Ends, telemetry: Arc<Telemetry>) -> Store {
-    let Ends { commits, standings, out } = ends;
+    let Ends { commits, said, out } = ends;
     let links = Links::new(Arc::clone(&telemetry), &[]);
     let (heard, leases) = mpsc::channel(LEASE_EVENTS);
     let (say, released) = oneshot::channel();
@@ -111,7 +111,7 @@ pub fn share(client: &Client, common: &Common, ends: Ends, telemetry: Arc<Teleme
         })
     };
     let writer = Writer::new(client, common, out.clone());
-    let keeper = Keeper::new(client, common, standings, out, telemetry);
+    let keeper = Keeper::new(client, common, said, out, telemetry);
     let keeping = tokio::spawn(keeper.run(leases, released));
     Store {
         tasks: vec![
