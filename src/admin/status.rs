@@ -85,6 +85,7 @@ pub(super) fn route(route: &Route, recent: &Recent, rollouts: &RolloutViews) -> 
             })
             .collect(),
         problems: route.problems.iter().map(problem).chain(full(route, &windows)).collect(),
+        rollout_configured: route.spec.rollout.is_some(),
         rollout: rollouts.get(route.name().as_str()).map(|view| rollout(view)),
         mirror: route.mirror.as_ref().map(mirror),
     }

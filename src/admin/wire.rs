@@ -92,6 +92,10 @@ pub struct RouteStatus {
     pub unassigned: Vec<UnassignedEndpoint>,
     /// What is wrong with it.
     pub problems: Vec<ProblemNote>,
+    /// Whether the config gives it a rollout, so that one can be started. Routers before this field did not tell, and are asked.
+    #[serde(default = "yes")]
+    #[schema(required = true)]
+    pub rollout_configured: bool,
     /// Its last rollout: the one under way, if one is; null where there was none.
     #[serde(default)]
     #[schema(required = true)]
@@ -100,6 +104,10 @@ pub struct RouteStatus {
     #[serde(default)]
     #[schema(required = true)]
     pub mirror: Option<MirrorStatus>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A path that a route takes.

@@ -48,6 +48,7 @@ fn route(name: &str, requests: u64) -> RouteStatus {
         unassigned_count: 0,
         unassigned: Vec::new(),
         problems: Vec::new(),
+        rollout_configured: true,
         rollout: None,
         mirror: None,
     }

@@ -50,6 +50,7 @@ fn shop() -> RouteStatus {
             })
             .collect(),
         problems: vec![ProblemNote { message: "bad\u{1b}[2J".to_owned(), remedy: "mend it".to_owned() }],
+        rollout_configured: false,
         rollout: None,
         mirror: None,
     }

@@ -8,6 +8,8 @@
     reason = "a test's helpers fail the test"
 )]
 
+mod verbs;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -30,12 +32,18 @@ struct House {
     canary: Testpage,
     _stable: [Testpage; 2],
     _folder: TempDir,
+    file: PathBuf,
     router: Router,
 }
 
 impl House {
-    /// With these further lines for `admin`.
+    /// With these further lines for `admin`, and a rollout.
     async fn new(admin: &str) -> Self {
+        Self::with(admin, &format!("    rollout: {LONG}\n")).await
+    }
+
+    /// With these further lines for `admin`, and for the route.
+    async fn with(admin: &str, route: &str) -> Self {
         let stable = [Testpage::start(1, "v1").await.unwrap(), Testpage::start(2, "v1").await.unwrap()];
         let canary = Testpage::start(3, "v2").await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -50,10 +58,10 @@ impl House {
         }
         text += "routes:\n  - name: shop\n    service: web/shop\n    versions: [{name: v1, selector: version=v1}, \
                  {name: v2, selector: version=v2, weight: 0.1}]\n";
-        writeln!(text, "    rollout: {LONG}").unwrap();
+        text += route;
         let file = folder.path().join("serinus.yaml");
         std::fs::write(&file, text).unwrap();
-        Self { canary, _stable: stable, router: start_router(file).await, _folder: folder }
+        Self { canary, _stable: stable, router: start_router(file.clone()).await, file, _folder: folder }
     }
 
     fn url(&self) -> String {

@@ -2,7 +2,7 @@
 
 import { ask, fill, h, put, say } from "./dom.js";
 import { change, routePath } from "./access.js";
-import { count, duration, moment, percent, plural } from "./words.js";
+import { count, duration, moment, percent } from "./words.js";
 
 const VERBS = {
   start: ["Start", "Begins at the first step."],
@@ -13,8 +13,9 @@ const VERBS = {
   abort: ["Abort", "Ends it: the version gets nothing any more."],
 };
 
-/** Which verbs make sense in a phase; the router has the last word. */
-function verbs(rollout) {
+/** Which verbs make sense for a route; the router has the last word. Without a rollout in its config it takes none. */
+function verbs({ rollout, rolloutConfigured }) {
+  if (!rolloutConfigured) return [];
   switch (rollout?.phase) {
     case "running": return ["pause", "promote", "full", "abort"];
     case "paused": return ["resume", "promote", "full", "abort"];
@@ -80,13 +81,14 @@ export class Rollout {
     this.changed = changed;
     this.may = may;
     this.head = h("p");
+    this.lacks = h("p", { class: "small muted" });
     this.left = h("p", { class: "small" });
     this.steps = h("div");
     this.evidence = h("div", { class: "evidence" });
     this.said = h("p", { class: "said small", role: "status" });
     this.buttons = Object.keys(VERBS).map((verb) =>
       h("button", { type: "button", title: VERBS[verb][1], class: verb === "abort" ? "danger" : null, on: { click: () => this.confirm(verb) } }, VERBS[verb][0]));
-    this.node = h("section", { class: "card", "aria-label": "Rollout" }, h("h3", {}, "Rollout"), this.head, this.steps, this.left,
+    this.node = h("section", { class: "card", "aria-label": "Rollout" }, h("h3", {}, "Rollout"), this.head, this.lacks, this.steps, this.left,
       this.evidence, h("div", { class: "buttons" }, this.buttons), this.said);
   }
 
@@ -97,14 +99,17 @@ export class Rollout {
     const here = JSON.stringify([route.name, rollout?.phase, rollout?.step]);
     if (this.here !== here) say(this.said, "");
     this.here = here;
-    fill(this.head, [rollout?.phase, rollout?.reason, rollout?.version, rollout?.changed], () => rollout
+    fill(this.head, [rollout?.phase, rollout?.reason, rollout?.version, rollout?.changed, route.rolloutConfigured], () => rollout
       ? [h("b", {}, rollout.version), " ", h("span", { class: `tag ${rollout.phase}` }, rollout.phase.replace("-", " ")), " ",
         h("span", { class: "small" }, rollout.reason), h("span", { class: "block small muted" }, `since ${moment(rollout.changed)}, begun ${moment(rollout.started)}`)]
-      : [h("span", { class: "muted" }, "None so far. Where the config gives the route a rollout, it can be started here.")]);
+      : route.rolloutConfigured ? [h("span", { class: "muted" }, "None so far. It can be started here.")] : null);
+    say(this.lacks, route.rolloutConfigured ? "" : rollout
+      ? "The config gives this route no rollout any more, so that nothing can be asked of this one."
+      : "The config gives this route no rollout. With `rollout: {steps: […]}` in it, one can be started here.");
     fill(this.steps, [rollout?.steps, rollout?.step, rollout?.heldSeconds, rollout?.phase], () => (rollout ? steps(rollout) : null));
     say(this.left, rollout ? left(rollout) : "");
     fill(this.evidence, [rollout?.evidence, rollout?.version], () => (rollout ? evidence(rollout) : null));
-    const possible = verbs(rollout);
+    const possible = verbs(route);
     const hindrance = this.may();
     Object.keys(VERBS).forEach((verb, place) => {
       const button = this.buttons[place];
@@ -119,7 +124,7 @@ export class Rollout {
     const [title, meaning] = VERBS[verb];
     const action = verb === "full" ? { action: "promote", full: true } : { action: verb };
     const about = route.rollout && verb !== "start"
-      ? `${route.rollout.version} is at step ${route.rollout.step} of ${plural(route.rollout.steps.length, "step", "steps")}.` : null;
+      ? `${route.rollout.version} is at step ${route.rollout.step} of ${route.rollout.steps.length}.` : null;
     ask({
       title: `${title}: the rollout of ${route.name}?`,
       lines: [h("p", {}, meaning), about && h("p", { class: "small muted" }, about)].filter(Boolean),
