@@ -69,6 +69,13 @@ fn every_alert_fires_when_it_should_and_not_otherwise() {
         let Some(name) = rule["alert"].as_str() else { continue };
         let fires = format!("alertname=\"{name}\", alertstate=\"firing\"");
         assert!(cases.contains(&fires), "{}: no case in which {name} fires", tests.display());
+        let waits = format!("alertname=\"{name}\", alertstate=\"pending\"");
+        assert_eq!(
+            cases.contains(&waits),
+            rule.get("for").is_some(),
+            "{}: {name} has a `for`, and a case in which it waits",
+            tests.display()
+        );
     }
     if !has("promtool") {
         return;
