@@ -4,7 +4,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
@@ -42,16 +42,24 @@ pub(super) fn watch(args: &StatusArgs) -> Result<(), CliError> {
     let first = fetch(args)?;
     let (tell, news) = mpsc::sync_channel(2);
     listen_for_signals(tell.clone())?;
-    ask(args.clone(), tell)?;
+    let asked = args.clone();
+    let asking = ask(move || fetch(&asked), tell)?;
     let mut screen = Screen::new(args.admin.admin.to_string(), args.route.is_some());
     screen.heard(first, Instant::now());
     let mut terminal = Terminal::take()?;
     // The terminal is given back before anything else is said.
-    show(&mut terminal.0, &mut screen, &news)
+    show(&mut terminal.0, &mut screen, &news, &asking)
 }
 
-fn show(terminal: &mut DefaultTerminal, screen: &mut Screen, news: &Receiver<News>) -> Result<(), CliError> {
+fn show(
+    terminal: &mut DefaultTerminal,
+    screen: &mut Screen,
+    news: &Receiver<News>,
+    asking: &JoinHandle<()>,
+) -> Result<(), CliError> {
     loop {
+        // Looked at first: what it told before its end is there by then.
+        let over = asking.is_finished();
         match news.try_recv() {
             Ok(News::Answer(answer)) => match *answer {
                 Ok(list) => screen.heard(list, Instant::now()),
@@ -59,8 +67,9 @@ fn show(terminal: &mut DefaultTerminal, screen: &mut Screen, news: &Receiver<New
                 Err(error) => return Err(error),
             },
             Ok(News::End) => return Ok(()),
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => {
+            Err(TryRecvError::Empty) if !over => {}
+            // By a panic, which has given the terminal back already.
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
                 return Err(CliError::Failed(
                     "nobody asks the router any more: a fault of Serinus".to_owned(),
                 ));
@@ -90,11 +99,14 @@ fn fetch(args: &StatusArgs) -> Result<RouteList, CliError> {
 }
 
 /// Asks again and again, until nobody listens.
-fn ask(args: StatusArgs, tell: SyncSender<News>) -> Result<(), CliError> {
+fn ask(
+    fetch: impl Fn() -> Result<RouteList, CliError> + Send + 'static,
+    tell: SyncSender<News>,
+) -> Result<JoinHandle<()>, CliError> {
     let asking = move || {
         loop {
             thread::sleep(PERIOD);
-            if tell.send(News::Answer(Box::new(fetch(&args)))).is_err() {
+            if tell.send(News::Answer(Box::new(fetch()))).is_err() {
                 return;
             }
         }
@@ -114,11 +126,11 @@ fn listen_for_signals(tell: SyncSender<News>) -> Result<(), CliError> {
             }
         });
     };
-    started(thread::Builder::new().name("signals".to_owned()).spawn(listening))
+    started(thread::Builder::new().name("signals".to_owned()).spawn(listening)).map(drop)
 }
 
-fn started(thread: io::Result<thread::JoinHandle<()>>) -> Result<(), CliError> {
-    thread.map(drop).map_err(|error| CliError::Failed(format!("a thread cannot be started: {error}")))
+fn started(thread: io::Result<JoinHandle<()>>) -> Result<JoinHandle<()>, CliError> {
+    thread.map_err(|error| CliError::Failed(format!("a thread cannot be started: {error}")))
 }
 
 /// The terminal, with a screen of its own, and keys that come as they are pressed. Given back at the end; by a panic too, which
@@ -142,3 +154,7 @@ impl Drop for Terminal {
         let _ = ratatui::try_restore();
     }
 }
+
+#[cfg(test)]
+#[path = "live_panic_tests.rs"]
+mod tests;
