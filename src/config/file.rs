@@ -122,8 +122,8 @@ object! {
 object! {
     /// Which requests are traced, and where their spans are sent.
     TracingFile "tracing", later [] {
-        /// An OpenTelemetry collector that takes OTLP over HTTP (protobuf). Without a path: `/v1/traces` there. What is after the host is
-        /// shown nowhere; fields for it, as a key, are in the environment: `OTEL_EXPORTER_OTLP_HEADERS`.
+        /// An OpenTelemetry collector that takes OTLP over HTTP (protobuf). Without a path `/v1/traces` is put behind it; with one it is taken as
+        /// it is. What is after the host is shown nowhere; fields for it, as a key, are in the environment: `OTEL_EXPORTER_OTLP_HEADERS`.
         required "endpoint" endpoint: CollectorUrl, example = "http://otel-collector.observability:4318";
         /// How many of the requests are traced whose sender has not decided (by `traceparent`), in percent, in steps of 0.0001: each is
         /// drawn by itself. Where he has, it is as he says.

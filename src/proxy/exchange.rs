@@ -158,6 +158,9 @@ impl<D: Downstream> Exchange<'_, D> {
             Ok(()) => {
                 // Now that nothing of it can stand in its way.
                 if let Some(copy) = request.copy.take() {
+                    if let Some(trace) = &request.trace {
+                        trace::whole(trace, head);
+                    }
                     copy.send(self.gateway, head, &body);
                 }
                 Ok(())
@@ -217,7 +220,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 return Ok(());
             };
             if let Some(trace) = &mut request.trace {
-                trace::failed(trace, &failure, request.started.elapsed());
+                trace::failed(trace, &failure, request.status, request.started.elapsed());
             }
             let Some(routed) = request.routed.as_mut() else { return Err(failure) };
             let shields = shields(&failure, routed, limits);

@@ -26,8 +26,9 @@ pub(super) fn begin(traces: &Traces, head: &mut RequestHead) -> Option<Box<Trace
     let trace = traces.begin(parent);
     if parent.is_none() {
         head.fields.remove(TRACESTATE);
+        head.fields.remove(TRACEPARENT);
         let own = trace.as_ref().map_or_else(|| traces.not_recorded(), |trace| trace.traceparent());
-        head.fields.set(TRACEPARENT, own);
+        head.fields.append(TRACEPARENT, own);
     }
     trace
 }
@@ -45,10 +46,19 @@ pub(super) fn attempt(trace: &mut Trace, routed: &Routed, started: Instant, head
     head.fields.set(TRACEPARENT, own);
 }
 
-/// An attempt was in vain, so long after the request came.
-pub(super) fn failed(trace: &mut Trace, failure: &Failure, after: Duration) {
-    let status = if let Failure::Status(status) = failure { Some(*status) } else { None };
-    trace.failed(AttemptEnd { after, status, kind: failure.token(), why: failure.to_string() });
+/// An attempt was in vain, so long after the request came. `answered` is the status that the client has been sent, or 0.
+pub(super) fn failed(trace: &mut Trace, failure: &Failure, answered: u16, after: Duration) {
+    let (status, kind) = if let Failure::Status(status) = failure {
+        (Some(*status), None)
+    } else {
+        ((answered != 0).then_some(answered), Some(failure.token()))
+    };
+    trace.failed(AttemptEnd { after, status, kind, why: failure.to_string() });
+}
+
+/// From now on the head says of which span the request as a whole is: for a copy, which is no attempt.
+pub(super) fn whole(trace: &Trace, head: &mut RequestHead) {
+    head.fields.set(TRACEPARENT, trace.traceparent());
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::io::IsTerminal as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -53,6 +56,12 @@ pub(super) fn finish(guard: Option<WorkerGuard>) {
     }
 }
 
+/// Whether a line would show what nobody may see: at `trace` the client of webhooks and collectors writes down what it sends, with
+/// whole URLs and fields.
+fn shows_secrets(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() == Level::TRACE && metadata.target().starts_with("ureq")
+}
+
 /// Starts logging; a second call does nothing. `RUST_LOG` decides what is written, `default` where it is not set, and from then on
 /// [`set_log_filter`](super::set_log_filter).
 pub fn init(format: LogFormat, default: &str) -> Logs {
@@ -70,11 +79,14 @@ pub fn init(format: LogFormat, default: &str) -> Logs {
         .thread_name("log")
         .finish(std::io::stderr());
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let open = || filter_fn(|metadata| !shows_secrets(metadata));
     // Fails only when logging was started before, as tests do.
     let started = if text {
-        registry.with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init()
+        registry
+            .with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).with_filter(open()))
+            .try_init()
     } else {
-        registry.with(layer.json().flatten_event(true)).try_init()
+        registry.with(layer.json().flatten_event(true).with_filter(open())).try_init()
     };
     if started.is_ok() {
         keep(handle, text_of_filter);

@@ -21,7 +21,8 @@ impl Telemetry {
 
     /// The collector takes no spans any more.
     pub fn traces_failed(&self, collector: &str, error: &str) {
-        let remedy = "check `tracing.endpoint`, and that the collector takes OTLP over HTTP there; requests are served all the same";
+        let remedy = "check `tracing.endpoint`: the collector must take OTLP over HTTP there (port 4318; 4317 is gRPC). A key for it is given in \
+                      OTEL_EXPORTER_OTLP_HEADERS, who signed its certificate in SSL_CERT_FILE. Requests are served all the same";
         tracing::warn!(collector, error, remedy, "traces cannot be sent");
     }
 

@@ -1,5 +1,7 @@
 //! The place of a request in its trace, as `traceparent` says it (W3C Trace Context, §3.2).
 
+use std::fmt;
+
 /// A `traceparent` that is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent<'a> {
@@ -72,8 +74,40 @@ impl Context {
     }
 
     /// What is sent to who is asked by this span.
-    pub(super) fn traceparent(&self, span: u64) -> String {
-        format!("00-{:032x}-{span:016x}-{:02x}", self.trace, self.flags)
+    pub(super) fn traceparent(&self, span: u64) -> Traceparent {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let parts = [(3..35, self.trace), (36..52, span.into()), (53..55, self.flags.into())];
+        for (place, value) in parts {
+            hexadecimal(text.get_mut(place).unwrap_or_default(), value);
+        }
+        Traceparent(text)
+    }
+}
+
+/// A `traceparent` as it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traceparent([u8; 55]);
+
+impl AsRef<[u8]> for Traceparent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Traceparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+/// As many digits of a number as there is room for, the last ones.
+fn hexadecimal(room: &mut [u8], value: u128) {
+    let mut bytes = value.to_be_bytes().into_iter().rev();
+    for two in room.rchunks_mut(2) {
+        let byte = bytes.next().unwrap_or_default();
+        for (digit, half) in two.iter_mut().zip([byte >> 4, byte & 0xf]) {
+            *digit = if half < 10 { b'0' + half } else { b'a' - 10 + half };
+        }
     }
 }
 
@@ -94,7 +128,7 @@ fn id<T: Default + PartialEq>(mut draw: impl FnMut() -> T) -> T {
 
 /// What is sent where a trace begins here and is not recorded, so that nobody behind records a part of it.
 #[must_use]
-pub(super) fn not_recorded() -> String {
+pub(super) fn not_recorded() -> Traceparent {
     Context { flags: 0, ..Context::root() }.traceparent(span_id())
 }
 
@@ -138,17 +172,20 @@ mod tests {
             let text = format!("00-{TRACE}-00f067aa0ba902b7-{flags}");
             let context = Context::within(TraceParent::read(&text).unwrap());
             assert_eq!(context.parent, Some(0x00f0_67aa_0ba9_02b7));
-            assert_eq!(context.traceparent(0xab), format!("00-{TRACE}-00000000000000ab-{passed_on}"));
+            assert_eq!(
+                context.traceparent(0xab).to_string(),
+                format!("00-{TRACE}-00000000000000ab-{passed_on}")
+            );
         }
     }
 
     #[test]
     fn what_begins_here_is_valid() {
         let (root, span) = (Context::root(), span_id());
-        let text = root.traceparent(span);
+        let text = root.traceparent(span).to_string();
         let read = TraceParent::read(&text).unwrap();
         assert!(read.is_sampled() && root.parent.is_none(), "{text}");
-        let text = not_recorded();
+        let text = not_recorded().to_string();
         assert!(!TraceParent::read(&text).unwrap().is_sampled(), "{text}");
         let mut draws = [0, 0, 7].into_iter();
         assert_eq!(id(|| draws.next().unwrap()), 7, "zero is no id");

@@ -1,7 +1,7 @@
 //! The thread that sends spans to the collector.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::EnvResourceDetector;
-use opentelemetry_sdk::trace::SpanExporter as _;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use ureq::Agent;
 use url::Url;
 
@@ -29,7 +29,9 @@ use super::trace::Ended;
 
 /// How often the queue is looked into. Nobody wakes the thread, so that a request has no call of the system for its trace.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How many requests are sent at once at most.
+/// The same while there is much to send: the queue must not fill meanwhile.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+/// How many spans are sent at once, and some more where one request has several.
 const BATCH: usize = 512;
 /// How long sending may take, repetitions included (the exporter's own are three, 0.1 to 1.6 s apart).
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,6 +70,7 @@ impl Exporting {
             .map_err(|error| invalid(&error))?;
         exporter.set_resource(&resource());
         let shown = url.origin().ascii_serialization();
+        tracing::info!(collector = shown, "requests are traced");
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, ended) = mpsc::channel();
         let sending = Sending { exporter, client, shown, queue, telemetry, failing: false };
@@ -122,20 +125,37 @@ impl Sending {
         loop {
             // Looked at first: what was there when it was said is sent.
             let last = stop.load(Ordering::Acquire);
-            while !self.queue.is_empty() {
-                let batch: Vec<_> = std::iter::from_fn(|| self.queue.pop()).take(BATCH).collect();
-                let batch: Vec<_> = batch.iter().flat_map(|ended| spans::of(ended, &scope)).collect();
-                let count = batch.len() as u64;
+            let mut pause = PAUSE;
+            loop {
+                let batch = self.batch(&scope);
+                let count = batch.len();
+                if count == 0 {
+                    break;
+                }
+                if count >= BATCH {
+                    pause = SHORT_PAUSE;
+                }
                 match runtime.block_on(self.exporter.export(batch)) {
-                    Ok(()) => self.arrived(count),
-                    Err(error) => self.lost(count, &error),
+                    Ok(()) => self.arrived(count as u64),
+                    Err(error) => self.lost(count as u64, &error),
                 }
             }
             if last {
                 return;
             }
-            thread::park_timeout(PAUSE);
+            thread::park_timeout(pause);
         }
+    }
+
+    /// Spans of what waits.
+    fn batch(&self, scope: &InstrumentationScope) -> Vec<SpanData> {
+        let mut batch = Vec::new();
+        while batch.len() < BATCH
+            && let Some(ended) = self.queue.pop()
+        {
+            batch.extend(spans::of(&ended, scope));
+        }
+        batch
     }
 
     fn arrived(&mut self, spans: u64) {
@@ -190,9 +210,11 @@ impl Client {
         };
         let (parts, body) = request.into_parts();
         let answered = agent.run(Request::from_parts(parts, &body[..])).and_then(|answer| {
-            let (parts, mut body) = answer.into_parts();
-            let body = body.with_config().limit(LONGEST_ANSWER).read_to_vec()?;
-            Ok(Response::from_parts(parts, Bytes::from(body)))
+            let (parts, body) = answer.into_parts();
+            let mut read = Vec::new();
+            // What is longer is left, and its connection with it: the status has come, and counts.
+            body.into_reader().take(LONGEST_ANSWER).read_to_end(&mut read)?;
+            Ok(Response::from_parts(parts, Bytes::from(read)))
         });
         match answered {
             Ok(answer) => {

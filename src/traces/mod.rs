@@ -21,7 +21,7 @@ use crate::telemetry::{AccessEntry, Telemetry};
 use self::export::Exporting;
 use self::trace::Ended;
 
-pub use self::context::TraceParent;
+pub use self::context::{TraceParent, Traceparent};
 pub use self::trace::{AttemptEnd, AttemptStart, Trace};
 
 /// How many requests may wait to be sent: some 8 MB at their usual length, and twice that with paths and user agents at their longest.
@@ -64,15 +64,16 @@ impl Traces {
 
     /// What pods are sent of a request that is not traced, and with which a trace would begin: nobody behind records a part of it.
     #[must_use]
-    pub fn not_recorded(&self) -> String {
+    pub fn not_recorded(&self) -> Traceparent {
         context::not_recorded()
     }
 
     /// A request ended at this time, as `entry` shows it.
     pub fn end(&self, trace: Box<Trace>, entry: &AccessEntry<'_>, at: SystemTime) {
-        let ended = Ended::new(trace, entry, at);
-        if let Err(ended) = self.queue.push(ended) {
-            self.telemetry.spans_dropped(ended.spans());
+        let spans = trace.spans();
+        // Asked first, so that nothing is made of what is dropped.
+        if self.queue.is_full() || self.queue.push(Ended::new(trace, entry, at)).is_err() {
+            self.telemetry.spans_dropped(spans);
         }
     }
 }

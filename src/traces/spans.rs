@@ -8,11 +8,14 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, Tr
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::trace::{Attempt, Ended};
+use super::trace::{Attempt, AttemptEnd, Ended, cut};
 
 /// The methods that are written as they are; any other one is `_OTHER`, so that nobody makes up names of spans.
 const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+
+/// The status of a request whose client left before there was one: it was never sent.
+const CLIENT_CLOSED: u16 = 499;
 
 /// The spans of a request, its own first.
 pub(super) fn of(ended: &Ended, scope: &InstrumentationScope) -> Vec<SpanData> {
@@ -32,26 +35,26 @@ fn request(ended: &Ended, began: SystemTime, scope: &InstrumentationScope) -> Sp
     of.add("url.scheme", if ended.https { "https" } else { "http" });
     let (path, query) = ended.path.split_once('?').map_or((&*ended.path, None), |(p, q)| (p, Some(q)));
     of.add("url.path", path.to_owned());
-    of.some("url.query", query.map(str::to_owned));
+    of.some("url.query", query.map(redacted));
     let (host, port) = host_and_port(&ended.host);
     of.some("server.address", (!host.is_empty()).then(|| host.to_owned()));
     of.some("server.port", port.map(i64::from));
     of.add("client.address", ended.client.to_string());
     of.some("network.protocol.version", ended.protocol.and_then(|name| name.strip_prefix("HTTP/")));
     of.some("user_agent.original", ended.user_agent.clone());
-    of.add("http.response.status_code", i64::from(ended.status));
+    of.some("http.response.status_code", sent(ended.status));
     of.some("serinus.route", ended.route.clone());
     of.some("serinus.version", ended.version.clone());
     of.some("serinus.reason", ended.reason.clone());
     of.some("serinus.answer", ended.answer.clone());
     of.add("serinus.attempts", i64::try_from(ended.trace.attempts.len()).unwrap_or(i64::MAX));
     of.add("serinus.request_id", ended.request_id.clone());
-    // Of a server's span what the client got wrong is no error.
-    let status = if ended.status >= 500 {
-        of.add("error.type", ended.answer.clone().unwrap_or_else(|| ended.status.to_string()));
-        error(ended.failure.clone().unwrap_or_default())
-    } else {
-        Status::Unset
+    let status = match fault(ended) {
+        Some(kind) => {
+            of.add("error.type", kind);
+            error(ended.failure.clone().unwrap_or_default())
+        }
+        None => Status::Unset,
     };
     let name = match &ended.route {
         Some(route) => Cow::Owned(format!("{method} {route}")),
@@ -72,7 +75,38 @@ fn request(ended: &Ended, began: SystemTime, scope: &InstrumentationScope) -> Sp
     }
 }
 
-/// `first` is 0, the attempt after it 1, and so on.
+/// What went wrong with a request, in a word. Not what its client got wrong (4xx), nor that he left an answer that had begun: so end
+/// event streams, and downloads that are no longer wanted.
+fn fault(ended: &Ended) -> Option<String> {
+    let last = ended.trace.attempts.last().and_then(|attempt| attempt.end.as_ref());
+    let broke_off = ended.status < 300 && ended.answer.is_some();
+    (ended.status >= CLIENT_CLOSED || broke_off).then(|| {
+        let kind = last.and_then(|end| end.kind).map(str::to_owned);
+        ended.answer.clone().or(kind).unwrap_or_else(|| ended.status.to_string())
+    })
+}
+
+/// A status that was sent.
+fn sent(status: u16) -> Option<i64> {
+    (status != CLIENT_CLOSED).then(|| i64::from(status))
+}
+
+/// What went wrong with an attempt: a word, and more words.
+fn attempts_fault(ended: &Ended, attempt: &Attempt, status: Option<u16>) -> Option<(String, String)> {
+    match &attempt.end {
+        Some(AttemptEnd { kind: Some("client"), .. }) if ended.status != CLIENT_CLOSED => None,
+        Some(AttemptEnd { kind: Some(kind), why, .. }) => Some(((*kind).to_owned(), why.clone())),
+        // Of a client's span 4xx is an error too.
+        Some(_) | None => match (status, &ended.answer) {
+            (Some(status), _) => (status >= 400).then(|| (status.to_string(), String::new())),
+            // It was cut.
+            (None, Some(answer)) => Some((answer.clone(), String::new())),
+            (None, None) => None,
+        },
+    }
+}
+
+/// `number` is 0 for the first, 1 for the attempt after it, and so on.
 fn attempt(
     ended: &Ended,
     attempt: &Attempt,
@@ -84,28 +118,24 @@ fn attempt(
     // A pod answered where Serinus did not, and then the last one.
     let answered = (is_last && attempt.end.is_none() && ended.answer.is_none()).then_some(ended.status);
     let status = attempt.end.as_ref().map_or(answered, |end| end.status);
+    let (host, port) = host_and_port(&ended.host);
     let mut of = Attributes::default();
     of.method(&ended.method);
-    let scheme = if attempt.tls { "https" } else { "http" };
-    of.add("url.full", format!("{scheme}://{}{}", ended.host, ended.path));
-    of.add("server.address", attempt.address.ip().to_string());
-    of.add("server.port", i64::from(attempt.address.port()));
+    of.some("url.full", url(ended, attempt));
+    of.some("server.address", (!host.is_empty()).then(|| host.to_owned()));
+    of.some("server.port", port.map(i64::from));
+    of.add("network.peer.address", attempt.address.ip().to_string());
+    of.add("network.peer.port", i64::from(attempt.address.port()));
     of.some("http.request.resend_count", (number > 0).then(|| i64::try_from(number).unwrap_or(i64::MAX)));
-    of.some("http.response.status_code", status.map(i64::from));
+    of.some("http.response.status_code", status.and_then(sent));
     of.some("k8s.namespace.name", attempt.pod.as_ref().map(|pod| pod.namespace.to_string()));
     of.some("k8s.pod.name", attempt.pod.as_ref().map(|pod| pod.name.to_string()));
     of.some("serinus.version", attempt.version.clone());
     if let (true, Some(connected)) = (is_last, ended.connected) {
-        of.add("serinus.connect_ms", connected.as_secs_f64() * 1_000.0);
+        of.add("serinus.connect_ms", connected.as_micros() as f64 / 1_000.0);
     }
-    let wrong = match (&attempt.end, status) {
-        (Some(end), _) => Some((Cow::Borrowed(end.kind), end.why.clone())),
-        // Of a client's span both are errors.
-        (None, Some(status)) if status >= 400 => Some((Cow::Owned(status.to_string()), String::new())),
-        (None, _) => None,
-    };
-    let status = wrong.map_or(Status::Unset, |(kind, why)| {
-        of.add("error.type", kind.into_owned());
+    let status = attempts_fault(ended, attempt, status).map_or(Status::Unset, |(kind, why)| {
+        of.add("error.type", kind);
         error(why)
     });
     let after = |time: Duration| request_began.checked_add(time.min(ended.took)).unwrap_or(request_began);
@@ -181,6 +211,30 @@ impl Attributes {
 /// A method as it begins the name of a span.
 fn known(method: &str) -> &'static str {
     METHODS.into_iter().find(|known| *known == method).unwrap_or("HTTP")
+}
+
+/// Where an attempt went, as a URL; nothing for `OPTIONS *`, which has none.
+fn url(ended: &Ended, attempt: &Attempt) -> Option<String> {
+    let scheme = if attempt.tls { "https" } else { "http" };
+    let address = attempt.address.to_string();
+    let host = if ended.host.is_empty() { &address } else { &ended.host };
+    let (path, query) = match ended.path.split_once('?') {
+        Some((path, query)) => (path, format!("?{}", redacted(query))),
+        None => (&*ended.path, String::new()),
+    };
+    path.starts_with('/').then(|| cut(&format!("{scheme}://{host}{path}{query}")))
+}
+
+/// Parameters of a query whose values give rights to whoever has them: signatures of URLs.
+const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
+
+/// A query without those values.
+fn redacted(query: &str) -> String {
+    let part = |part: &str| match part.split_once('=') {
+        Some((name, _)) if SECRET.contains(&name) => format!("{name}=REDACTED"),
+        _ => part.to_owned(),
+    };
+    query.split('&').map(part).collect::<Vec<_>>().join("&")
 }
 
 /// `host:port`, `host`, `[v6]:port` and `[v6]`, the brackets left out.

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::super::trace::{AttemptEnd, AttemptStart, Trace};
+use super::super::Traceparent;
+use super::super::trace::{AttemptStart, Trace};
 use super::*;
 use crate::model::{PodKey, Timestamp};
 use crate::telemetry::AccessEntry;
@@ -73,14 +74,15 @@ fn what_serinus_answers_itself_is_one_span_and_a_clients_fault_no_error() {
 }
 
 /// What pods were told, and the spans, of a request that was tried on two.
-fn tried_twice() -> ([String; 3], Vec<SpanData>) {
+fn tried_twice() -> ([Traceparent; 3], Vec<SpanData>) {
     let pod = PodKey { namespace: "web".into(), name: "shop-1".into() };
     let mut trace = Trace::root();
     let (a, b): (SocketAddr, SocketAddr) = ("10.0.0.1:80".parse().unwrap(), "[fd00::1]:81".parse().unwrap());
     let after = Duration::from_millis;
     let start = AttemptStart { after: after(0), address: a, pod: None, tls: false, version: Some("v2") };
     let first = trace.attempt(start);
-    let end = |why: &str| AttemptEnd { after: after(20), status: None, kind: "connect", why: why.into() };
+    let end =
+        |why: &str| AttemptEnd { after: after(20), status: None, kind: Some("connect"), why: why.into() };
     trace.failed(end("refused"));
     trace.failed(end("not said again"));
     let start =
@@ -96,7 +98,7 @@ fn tried_twice() -> ([String; 3], Vec<SpanData>) {
         version: Some("v1"),
         reason: Some("fallback"),
         answer: None,
-        connect_ms: Some(1.5),
+        connect_ms: Some(0.069),
         user_agent: Some(b"curl\xff"),
         ..entry()
     };
@@ -110,7 +112,7 @@ fn each_pod_that_was_tried_has_a_span_within_the_requests() {
     assert_eq!([request, one, two].map(|span| &*span.name), ["HTTP shop", "HTTP", "HTTP"]);
     for (span, told) in [request, one, two].into_iter().zip(told) {
         let context = &span.span_context;
-        assert_eq!(format!("00-{:?}-{:?}-01", context.trace_id(), context.span_id()), told);
+        assert_eq!(format!("00-{:?}-{:?}-01", context.trace_id(), context.span_id()), told.to_string());
     }
     assert_eq!(
         [request, one, two].map(|span| (&span.span_kind, span.parent_span_id)),
@@ -157,9 +159,11 @@ fn spans_say_what_became_of_a_request_and_of_its_attempts() {
             "error.type=connect",
             "http.request.method=_OTHER",
             "http.request.method_original=PROPFIND",
+            "network.peer.address=10.0.0.1",
+            "network.peer.port=80",
             "serinus.version=v2",
-            "server.address=10.0.0.1",
-            "server.port=80",
+            "server.address=2001:db8::1",
+            "server.port=8443",
             "url.full=http://[2001:db8::1]:8443/a?b=c",
         ]
     );
@@ -173,13 +177,87 @@ fn spans_say_what_became_of_a_request_and_of_its_attempts() {
             "http.response.status_code=503",
             "k8s.namespace.name=web",
             "k8s.pod.name=shop-1",
-            "serinus.connect_ms=1.5",
+            "network.peer.address=fd00::1",
+            "network.peer.port=81",
+            "serinus.connect_ms=0.069",
             "serinus.version=v1",
-            "server.address=fd00::1",
-            "server.port=81",
+            "server.address=2001:db8::1",
+            "server.port=8443",
             "url.full=https://[2001:db8::1]:8443/a?b=c",
         ]
     );
+}
+
+/// The error of a request, and that of its only attempt, which ended so.
+fn errors(entry: &AccessEntry<'_>, end: Option<AttemptEnd>) -> [Option<String>; 2] {
+    let mut trace = Trace::root();
+    let after = Duration::ZERO;
+    let address = "10.0.0.1:80".parse().unwrap();
+    trace.attempt(AttemptStart { after, address, pod: None, tls: false, version: None });
+    if let Some(end) = end {
+        trace.failed(end);
+    }
+    let all = spans(trace, entry);
+    let [request, attempt] = all.as_slice() else { panic!("{all:?}") };
+    [request, attempt].map(|span| {
+        let kind = said(span).iter().find_map(|said| said.strip_prefix("error.type=").map(str::to_owned));
+        assert_eq!(kind.is_some(), span.status != Status::Unset, "{span:?}");
+        kind
+    })
+}
+
+#[test]
+fn what_went_wrong_is_said_and_what_did_not_is_not() {
+    let end = |status, kind| Some(AttemptEnd { after: Duration::ZERO, status, kind, why: "words".into() });
+    for (status, answer, end, wanted) in [
+        (200, None, None, [None, None]),
+        (404, None, None, [None, Some("404")]),
+        (500, None, None, [Some("500"), Some("500")]),
+        // It broke off.
+        (200, Some("upstream-reset"), end(Some(200), Some("reset")), [Some("upstream-reset"), Some("reset")]),
+        // It was cut, before and after its head.
+        (503, Some("drain-timeout"), None, [Some("drain-timeout"); 2]),
+        (200, Some("drain-timeout"), None, [Some("drain-timeout"); 2]),
+        // The client left: before there was an answer, and within one.
+        (499, None, end(None, Some("client")), [Some("client"), Some("client")]),
+        (200, None, end(Some(200), Some("client")), [None, None]),
+        // Another pod's was wanted, and there was none.
+        (502, Some("connect-failed"), end(Some(503), None), [Some("connect-failed"), Some("503")]),
+    ] {
+        let entry = AccessEntry { status, answer, ..entry() };
+        let shown = format!("{status} {answer:?} {end:?}");
+        assert_eq!(errors(&entry, end).each_ref().map(Option::as_deref), wanted, "{shown}");
+    }
+    let entry = AccessEntry { status: 499, answer: None, ..entry() };
+    assert!(
+        !said(&spans(Trace::root(), &entry)[0]).iter().any(|said| said.contains("status_code")),
+        "none was sent"
+    );
+}
+
+#[test]
+fn urls_are_whole_and_give_no_rights() {
+    let mut trace = Trace::root();
+    let address = "10.0.0.1:80".parse().unwrap();
+    trace.attempt(AttemptStart { after: Duration::ZERO, address, pod: None, tls: false, version: None });
+    let url = |host, path| {
+        url(
+            &Ended::new(
+                Box::new(Trace::root()),
+                &AccessEntry { host, path, ..entry() },
+                SystemTime::UNIX_EPOCH,
+            ),
+            &trace.attempts[0],
+        )
+    };
+    assert_eq!(url("a:8080", "/b?c").as_deref(), Some("http://a:8080/b?c"));
+    assert_eq!(url("", "/b").as_deref(), Some("http://10.0.0.1:80/b"), "HTTP/1.0 may leave the host out");
+    assert_eq!(url("a", "*"), None);
+    assert_eq!(
+        url("a", "/?sig=s&b=sig&Signature=").as_deref(),
+        Some("http://a/?sig=REDACTED&b=sig&Signature=REDACTED")
+    );
+    assert_eq!(url("a", &format!("/{}", "b".repeat(2_000))).map(|url| url.len()), Some(1_024));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::model::PodKey;
 use crate::telemetry::AccessEntry;
 
-use super::context::{self, Context, TraceParent};
+use super::context::{self, Context, TraceParent, Traceparent};
 
 /// A text of a request that is longer is cut, in bytes.
 const LONGEST: usize = 1_024;
@@ -53,10 +53,10 @@ pub struct AttemptStart<'a> {
 pub struct AttemptEnd {
     /// When, from the request's head on.
     pub after: Duration,
-    /// The status of its answer, where it is one for which another pod is tried.
+    /// The status of its answer, where there was one: it broke off, or another pod's is wanted instead.
     pub status: Option<u16>,
-    /// What kind of failure it was, in a fixed word.
-    pub kind: &'static str,
+    /// What kind of failure it was, in a fixed word; `None` where the status says it.
+    pub kind: Option<&'static str>,
     /// The same, in words for people.
     pub why: String,
 }
@@ -74,12 +74,12 @@ impl Trace {
 
     /// The `traceparent` of what belongs to the request as a whole.
     #[must_use]
-    pub fn traceparent(&self) -> String {
+    pub fn traceparent(&self) -> Traceparent {
         self.context.traceparent(self.span)
     }
 
     /// An attempt begins; returns the `traceparent` that its pod is sent.
-    pub fn attempt(&mut self, start: AttemptStart<'_>) -> String {
+    pub fn attempt(&mut self, start: AttemptStart<'_>) -> Traceparent {
         let span = context::span_id();
         self.attempts.push(Attempt {
             span,
@@ -91,6 +91,11 @@ impl Trace {
             end: None,
         });
         self.context.traceparent(span)
+    }
+
+    /// How many spans it makes.
+    pub(super) fn spans(&self) -> u64 {
+        1 + self.attempts.len() as u64
     }
 
     /// The last attempt was in vain; nothing where it was not begun, or has been said to be.
@@ -149,15 +154,10 @@ impl Ended {
             user_agent: entry.user_agent.map(|agent| cut(&String::from_utf8_lossy(agent))),
         }
     }
-
-    /// How many spans it makes.
-    pub(super) fn spans(&self) -> u64 {
-        1 + self.trace.attempts.len() as u64
-    }
 }
 
 /// As much of a text as there is room for.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     let mut end = text.len().min(LONGEST);
     while !text.is_char_boundary(end) {
         end -= 1;

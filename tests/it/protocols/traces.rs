@@ -13,7 +13,8 @@ use prost::Message as _;
 use super::bodies::{Sent, piece};
 use super::front::{Front, Plan};
 use super::pods::{Pod, Speaks, nobody};
-use super::raw::{Raw, header};
+use super::raw::{Raw, answering, header};
+use super::seer::versions;
 use crate::support::eventually;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -143,7 +144,7 @@ async fn a_request_and_each_of_its_attempts_are_spans_of_the_trace_that_it_came_
     let [first, second] = own.as_slice() else { panic!("two attempts: {own:?}") };
     assert_eq!(attribute(first, "error.type").as_deref(), Some("connect"));
     assert_eq!(attribute(second, "http.response.status_code").as_deref(), Some("200"));
-    assert_eq!(attribute(second, "server.port"), Some(pod.address.port().to_string()));
+    assert_eq!(attribute(second, "network.peer.port"), Some(pod.address.port().to_string()));
     assert!(request.start_time_unix_nano <= first.start_time_unix_nano);
     assert!(first.end_time_unix_nano <= second.start_time_unix_nano);
     assert!(second.end_time_unix_nano <= request.end_time_unix_nano);
@@ -222,6 +223,45 @@ async fn what_serinus_answers_itself_is_traced_too() {
     let spans = collector.spans(TRACE, 3).await;
     let last = spans.last().unwrap();
     assert_eq!((last.name.as_str(), attribute(last, "serinus.answer").as_deref()), ("GET", Some("no-route")));
+    front.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_broke_off_is_an_error_though_it_began_well() {
+    let collector = Collector::start().await;
+    let pod = answering("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfour").await;
+    let front = Plan::to([pod.address]).top(collector.config("0")).start().await;
+    let mut raw = Raw::new(front.plain().await);
+    let parent = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n");
+    raw.send(format!("GET / HTTP/1.1\r\nHost: shop.example\r\n{parent}\r\n")).await;
+    assert!(raw.rest().await.ends_with("four"));
+    let spans = collector.spans(TRACE, 2).await;
+    let said = |name| spans.iter().map(|span| attribute(span, name).unwrap_or_default()).collect::<Vec<_>>();
+    assert_eq!(said("http.response.status_code"), ["200", "200"]);
+    assert_eq!(said("error.type"), ["upstream-reset", "reset"]);
+    front.router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_has_the_requests_own_span_above_it() {
+    let (collector, pod) = (Collector::start().await, telling().await);
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let into = Arc::clone(&told);
+    let mirror = Pod::http(Speaks::Http1, None, move |request: Request<Incoming>| {
+        let parent = request.headers()["traceparent"].to_str().unwrap().to_owned();
+        into.lock().unwrap().push(parent);
+        async { Response::new(Sent::empty()) }
+    })
+    .await;
+    let mut plan = Plan::to([pod.address]).top(collector.config("0")).route(versions("weight: 0"));
+    plan.pods.push((mirror.address, "v2"));
+    let front = plan.route("mirror: {version: v2, percent: 100}").start().await;
+    let parent = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n");
+    let (attempt, _) = get(&front, &parent).await;
+    let copy = eventually("the copy has come", || told.lock().unwrap().pop()).await;
+    let spans = collector.spans(TRACE, 2).await;
+    let of = |span: &Span| format!("00-{TRACE}-{}-01", hex(&span.span_id));
+    assert_eq!((copy, attempt), (of(&spans[0]), of(&spans[1])));
     front.router.stop().await;
 }
 
