@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 
-use crate::model::{Generation, Problem, RouteName, RouteSpec, Timestamp};
+use crate::model::{Problem, RouteName, RouteSpec, Timestamp};
 use crate::rollout::Asked;
 use crate::state::{
     Commit, Proposal, Replicas, Request, Said, Serves, Settled, Shared, Source, StoreNews, WeightsError,
@@ -42,8 +42,8 @@ pub(super) struct Sharing {
     shown: Arc<ArcSwapOption<Replicas>>,
     /// The replicas were heard of, so that this one knows what it said in an earlier life.
     has_heard: bool,
-    /// The revisions of the table with this generation: what is served, until there is another.
-    serves: Option<(Generation, Arc<Serves>)>,
+    /// The revisions that are served; nothing where they are to be looked at again.
+    serves: Option<Arc<Serves>>,
     /// Routes that this replica changed since their moves were told last: it has their hooks called.
     own: HashSet<RouteName>,
 }
@@ -397,6 +397,14 @@ impl Task {
         self.publish_standings();
     }
 
+    /// The same, where weights or routes have changed.
+    pub(super) fn say_what_is_served(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.serves = None;
+        }
+        self.publish_standings();
+    }
+
     /// Says what this replica serves, and what it has seen of the rollouts under way.
     pub(super) fn publish_standings(&mut self) {
         let Some(sharing) = self.sharing.as_mut().filter(|sharing| sharing.has_heard) else { return };
@@ -404,16 +412,14 @@ impl Task {
             return;
         }
         let table = self.table.load();
-        let known = sharing.serves.take().filter(|(generation, _)| *generation == table.generation());
-        let (generation, serves) = known.unwrap_or_else(|| {
+        let serves = Arc::clone(sharing.serves.get_or_insert_with(|| {
             let routes = table.routes().iter().map(|route| {
                 let changed =
                     self.desired.weights(route.name()).and_then(|weights| weights.history().next_back());
                 (route.name(), route.revision, changed.map(|entry| entry.time).unwrap_or_default())
             });
-            (table.generation(), Arc::new(Serves::of(routes)))
-        });
-        sharing.serves = Some((generation, Arc::clone(&serves)));
+            Arc::new(Serves::of(routes))
+        }));
         let standings = steer::standings(&self.desired, &table, sharing.shared.live_routes());
         sharing.link.said.send_if_modified(|known| {
             let same =

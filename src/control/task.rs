@@ -437,8 +437,9 @@ impl Task {
                 self.tell_of_rollouts(&before, own.as_ref());
             }
         }
-        if batch.weights_changed || !batch.touched.is_empty() {
-            self.publish_standings();
+        // Not for what pods do, which is often: revisions are as they were then.
+        if batch.weights_changed || batch.touched.everything || !batch.touched.routes.is_empty() {
+            self.say_what_is_served();
         }
         self.answer(batch.replies);
         if !self.readiness.is_complete() && self.desired.is_complete() {
