@@ -128,11 +128,11 @@ fn recompile_after_100_pod_events((mut world, changes): (World, Vec<ClusterChang
 
 // From the client's bytes to a pod and back, on connections that are kept.
 #[library_benchmark]
-#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(22_771_670))]
-#[bench::of_1_kb_over_http2(args = (500), setup = Proxied::warm_http2, config = measured(71_507_324))]
-#[bench::of_1_kb_with_a_line_in_the_access_log(args = (500), setup = Proxied::warm_logged, config = measured(99_000_000))]
-#[bench::of_1_kb_not_traced(args = (500), setup = Proxied::warm_not_traced, config = measured(99_000_000))]
-#[bench::of_1_kb_traced(args = (500), setup = Proxied::warm_traced, config = measured(99_000_000))]
+#[bench::of_1_kb(args = (500), setup = Proxied::warm, config = measured(22_818_964))]
+#[bench::of_1_kb_over_http2(args = (500), setup = Proxied::warm_http2, config = measured(71_580_970))]
+#[bench::of_1_kb_with_a_line_in_the_access_log(args = (500), setup = Proxied::warm_logged, config = measured(32_467_001))]
+#[bench::of_1_kb_not_traced(args = (500), setup = Proxied::warm_not_traced, config = measured(24_245_739))]
+#[bench::of_1_kb_traced(args = (500), setup = Proxied::warm_traced, config = measured(30_264_941))]
 fn request(mut router: Proxied) -> Proxied {
     router.requests(TIMES);
     router
