@@ -56,10 +56,10 @@ pub(super) fn finish(guard: Option<WorkerGuard>) {
     }
 }
 
-/// Whether a line would show what nobody may see: at `trace` the client of webhooks and collectors writes down what it sends, with
-/// whole URLs and fields.
+/// Whether a line could show what nobody may see: the client of webhooks and collectors writes down what it sends, with whole URLs
+/// and fields, at `trace`, and where that is on at `debug` too.
 fn shows_secrets(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() == Level::TRACE && metadata.target().starts_with("ureq")
+    *metadata.level() > Level::INFO && metadata.target().starts_with("ureq")
 }
 
 /// Starts logging; a second call does nothing. `RUST_LOG` decides what is written, `default` where it is not set, and from then on

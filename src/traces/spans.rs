@@ -1,4 +1,4 @@
-//! A request that has ended, as spans: one for itself, and one for each attempt (OpenTelemetry Semantic Conventions 1.37, "HTTP
+//! A request that has ended, as spans: one for itself, and one for each attempt (OpenTelemetry Semantic Conventions, "HTTP
 //! spans").
 
 use std::borrow::Cow;

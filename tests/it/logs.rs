@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::rollouts::call;
 use crate::support::eventually;
+use crate::support::http::Client;
 use crate::support::process::{Process, serinus};
 
 const PUBLISHED: &str = "routing table published";
@@ -26,6 +27,11 @@ struct Lab {
 impl Lab {
     /// A router that wants a token.
     async fn start(environment: &[(&str, &str)]) -> Self {
+        Self::start_with("", environment).await
+    }
+
+    /// The same, with further lines of config.
+    async fn start_with(more: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (file, token) = (folder.path().join("serinus.yaml"), folder.path().join("token"));
         fs::write(&token, "hush").unwrap();
@@ -33,7 +39,7 @@ impl Lab {
             "listeners: [{{name: web, address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0', tokenFile: {}}}\n\
              discovery: {{static: {{web/shop: [{{address: '127.0.0.1:9'}}]}}}}\nroutes:\n  - name: shop\n    \
              service: web/shop\n    versions:\n      - {{name: v1, selector: 'version!=v2'}}\n      \
-             - {{name: v2, selector: version=v2}}\n",
+             - {{name: v2, selector: version=v2}}\n{more}",
             token.display()
         );
         fs::write(&file, config).unwrap();
@@ -119,4 +125,19 @@ async fn the_command_shows_and_changes_it() {
     assert!(said.err.contains("`loud` is no level: write `off`"), "{said:?}");
     assert_eq!(lab.command(&["log", "--reset"]).done(), nothing);
     assert_eq!(lab.command(&["log", "--reset", "debug"]).code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_logged_of_calls_no_url_and_no_key_is() {
+    let tracing = "tracing: {endpoint: 'http://127.0.0.1:1/secret-path?k=secret-query', sample: 100}\n";
+    let environment = [
+        ("RUST_LOG", "info,ureq=trace,ureq_proto=trace"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret-key"),
+    ];
+    let lab = Lab::start_with(tracing, &environment).await;
+    assert_eq!(Client::new(lab.process.web).get("shop.example", "/").await.unwrap().status, 502);
+    eventually("the call was tried", || lab.process.logged("traces cannot be sent")).await;
+    let told: Vec<_> =
+        lab.process.log().into_iter().filter(|line| line.to_string().contains("secret-")).collect();
+    assert!(told.is_empty(), "{told:#?}");
 }
