@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request, Response, header};
 use ureq::{Agent, Body};
-use url::{Host, Url};
+use url::Url;
 
 use crate::admin::wire::ProblemDetails;
 use crate::model::RouteName;
+use crate::outbound;
 
 use super::error::CliError;
 use super::text::plain;
@@ -65,12 +66,7 @@ impl AdminUrl {
     }
 
     fn is_loopback(&self) -> bool {
-        match self.0.host() {
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        }
+        outbound::is_loopback(&self.0)
     }
 }
 

@@ -36,7 +36,9 @@ pub fn agent(url: &Url, timeout: Duration) -> Result<Agent, String> {
     Ok(config.build().into())
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a URL is of this machine's loopback.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
